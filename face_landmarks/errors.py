@@ -1,0 +1,48 @@
+"""Every error this package raises on purpose.
+
+FaceLandmarksError
+├── InputError (ValueError)              an argument is not what the function can work with
+│   ├── ImageError                       an image that cannot be read, or read without guessing
+│   └── AnnotationError                  a landmark file that is damaged or of another layout
+├── UnknownModelError (KeyError)         no model of this name
+├── WeightsError (OSError)               weights that are missing, damaged, or not this model's
+├── DetectorError (RuntimeError)         a face detector that broke its contract
+└── MissingDependencyError (ImportError) an optional package is needed and not installed
+"""
+
+from __future__ import annotations
+
+
+class FaceLandmarksError(Exception):
+    """Base of every error raised by face_landmarks."""
+
+
+class InputError(FaceLandmarksError, ValueError):
+    """An argument has the wrong type, shape, range or value."""
+
+
+class ImageError(InputError):
+    """An image is missing, damaged, empty, or its range would have to be guessed."""
+
+
+class AnnotationError(InputError):
+    """A landmark file is missing, damaged, or has another number of points."""
+
+
+class UnknownModelError(FaceLandmarksError, KeyError):
+    """The model's name is not in the registry."""
+
+    def __str__(self) -> str:  # KeyError would print the repr of its message
+        return str(self.args[0]) if self.args else ""
+
+
+class WeightsError(FaceLandmarksError, OSError):
+    """A weights file is missing, damaged, or does not fit the network of its card."""
+
+
+class DetectorError(FaceLandmarksError, RuntimeError):
+    """A face detector returned something that is not boxes and scores."""
+
+
+class MissingDependencyError(FaceLandmarksError, ImportError):
+    """An optional dependency is not installed; the message names the extra that brings it."""

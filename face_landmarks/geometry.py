@@ -1,0 +1,220 @@
+"""Frames, boxes, crops and the matrices between them.
+
+Convention:
+    Pixel centres are integers. A point is (x, y); an image of size (H, W) spans
+    [-0.5, W - 0.5] x [-0.5, H - 0.5]; a box is (x0, y0, x1, y1) in the same frame, its width
+    x1 - x0. Three frames are used, and a matrix is named source_to_target:
+
+        image    the photo, in its own pixels
+        crop     the square the network sees, e.g. 256 x 256 pixels
+        heatmap  the grid the network answers on, e.g. 64 x 64 cells
+
+    Resizing by s maps x to (x + 0.5) s - 0.5, so crop x = 4 (heatmap x + 0.5) - 0.5:
+
+        crop     0   1   2   3   4   5   6   7   8 ...
+        heatmap       0               1            ...      cell 0 is centred at crop pixel 1.5
+
+    Half pixels are written in this file and nowhere else.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from face_landmarks.errors import InputError
+
+# A detector's face box (forehead to chin, as MTCNN draws it) in units of the tight box around
+# the 68 landmarks: the median over annotated photos, made symmetric in x.
+_FACE_BOX = (0.035, -0.30, 0.965, 0.96)
+
+# Faces are cut out one by one from photos of any size; a crop may lie anywhere, also outside.
+_BORDER = 2  # pixels around a crop's footprint that bilinear sampling can touch
+
+
+def boxes_from_landmarks(landmarks: ArrayLike) -> NDArray[np.float32]:
+    """Face boxes, forehead to chin as a detector gives them, from 68-point landmarks.
+
+    Args:
+        landmarks: (N, K, 2) x y in pixels, jaw to eyebrows.
+
+    Returns:
+        (N, 4) x0 y0 x1 y1 in pixels.
+
+    Raises:
+        InputError: another shape, or a coordinate that is not finite.
+    """
+    points = np.asarray(landmarks, dtype=np.float64)
+    if points.ndim != 3 or points.shape[1] < 2 or points.shape[2] != 2:
+        raise InputError(f"landmarks: expected shape (N, K, 2), got {points.shape}")
+    if not np.isfinite(points).all():
+        raise InputError("landmarks: expected finite coordinates, got NaN or infinity")
+    low, high = points.min(axis=1), points.max(axis=1)  # (N, 2)
+    corners: NDArray[np.float64] = np.tile(low, 2) + np.tile(high - low, 2) * np.array(_FACE_BOX)
+    return corners.astype(np.float32)  # (N, 4)
+
+
+def crop_matrices(
+    boxes: Tensor,
+    crop_size: int,
+    crop_scale: float,
+    crop_shift: float = 0.0,
+) -> Tensor:
+    """The similarity that takes each face box to its square crop.
+
+    Args:
+        boxes: (N, 4) x0 y0 x1 y1 in image pixels.
+        crop_size: side of the crop in crop pixels.
+        crop_scale: side of the crop's footprint, in units of box width + height.
+        crop_shift: how far below the box's centre the footprint's centre lies, in box heights.
+
+    Returns:
+        image_to_crop: (N, 3, 3) float64.
+    """
+    x0, y0, x1, y1 = boxes.double().unbind(dim=1)
+    width, height = x1 - x0, y1 - y0
+    side = crop_scale * (width + height)  # (N,)
+    centre = torch.stack(((x0 + x1) / 2, (y0 + y1) / 2 + crop_shift * height), dim=1)  # (N, 2)
+    return similarity(
+        scale=crop_size / side,
+        rotation=torch.zeros_like(side),
+        source_centre=centre,
+        target_centre=torch.full_like(centre, (crop_size - 1) / 2),
+    )
+
+
+def similarity(scale: Tensor, rotation: Tensor, source_centre: Tensor, target_centre: Tensor) -> Tensor:
+    """Matrices that scale and rotate about source_centre and carry it to target_centre.
+
+    Args:
+        scale: (B,) target pixels per source pixel.
+        rotation: (B,) radians, clockwise as seen on the screen (x right, y down).
+        source_centre: (B, 2).
+        target_centre: (B, 2).
+
+    Returns:
+        source_to_target: (B, 3, 3) float64.
+    """
+    cos, sin = scale * rotation.cos(), scale * rotation.sin()
+    linear = torch.stack((cos, -sin, sin, cos), dim=1).view(-1, 2, 2).double()  # (B, 2, 2)
+    source, target = source_centre.double(), target_centre.double()
+    matrices = torch.eye(3, dtype=torch.float64, device=scale.device).repeat(len(scale), 1, 1)
+    matrices[:, :2, :2] = linear
+    matrices[:, :2, 2] = target - (linear @ source.unsqueeze(2)).squeeze(2)
+    return matrices
+
+
+def resize_matrix(scale: float) -> Tensor:
+    """source_to_resized, (3, 3) float64, of a resize by this factor: x to (x + 0.5) s - 0.5."""
+    half = (scale - 1) / 2
+    return torch.tensor([[scale, 0.0, half], [0.0, scale, half], [0.0, 0.0, 1.0]], dtype=torch.float64)
+
+
+def mirror_matrix(width: int) -> Tensor:
+    """source_to_mirrored, (3, 3) float64, of an image this many pixels wide."""
+    return torch.tensor([[-1.0, 0.0, width - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+
+
+def transform_points(source_to_target: Tensor, points: Tensor) -> Tensor:
+    """Points (..., K, 2) of the source frame, in the target frame: (..., K, 2), same dtype.
+
+    The arithmetic is float64 inside: near x = 2000 a half-precision float steps by whole pixels.
+    """
+    matrix = source_to_target.double()
+    linear, offset = matrix[..., :2, :2], matrix[..., None, :2, 2]
+    return (points.double() @ linear.transpose(-1, -2) + offset).to(points.dtype)
+
+
+def warp(
+    image: NDArray[np.uint8],
+    image_to_crop: Tensor,
+    crop_size: int,
+) -> Tensor:
+    """Cut crops straight from the photo at subpixel positions, smoothed where they shrink it.
+
+    A footprint larger than the crop is first averaged over whole blocks of pixels, so that fine
+    texture of a large face turns to grey instead of aliasing; then bilinear sampling places it.
+    What lies outside the photo is black. Only each face's own footprint is read, so memory does
+    not grow with the photo.
+
+    Args:
+        image: (H, W, 3) uint8.
+        image_to_crop: (N, 3, 3) float64 similarities.
+        crop_size: side of a crop in pixels.
+
+    Returns:
+        (N, 3, crop_size, crop_size) float32 in [0, 1].
+    """
+    crops = torch.empty(len(image_to_crop), 3, crop_size, crop_size)
+    for crop, matrix in zip(crops, image_to_crop, strict=True):
+        crop.copy_(_warp_one(image, matrix, crop_size))
+    return crops
+
+
+def _warp_one(image: NDArray[np.uint8], image_to_crop: Tensor, crop_size: int) -> Tensor:
+    """One crop, (3, crop_size, crop_size) float32."""
+    crop_to_image = image_to_crop.inverse()
+    edge = crop_size - 0.5
+    corners = torch.tensor([[-0.5, -0.5], [edge, -0.5], [edge, edge], [-0.5, edge]], dtype=torch.float64)
+    footprint = transform_points(crop_to_image, corners).numpy()  # (4, 2)
+    shrink = 1 / math.sqrt(abs(float(torch.linalg.det(image_to_crop[:2, :2]))))
+    block = max(1, round(shrink))  # image pixels averaged into one, each way
+
+    size = np.array(image.shape[1::-1])  # (W, H)
+    border = _BORDER * block
+    low = np.clip(np.floor(footprint.min(axis=0)) - border, 0, size).astype(int)
+    high = np.clip(np.ceil(footprint.max(axis=0)) + border + 1, 0, size).astype(int)
+    if (high <= low).any():
+        return torch.zeros(3, crop_size, crop_size)
+    patch = image[low[1] : high[1], low[0] : high[0]]
+    patch_to_image = torch.eye(3, dtype=torch.float64)
+    patch_to_image[:2, 2] = torch.from_numpy(low.astype(np.float64))
+    if block > 1:
+        patch = _block_mean(patch, block)
+        patch_to_image = patch_to_image @ resize_matrix(block)
+
+    pixels = torch.from_numpy(np.ascontiguousarray(patch)).permute(2, 0, 1)[None].float() / 255
+    crop_to_patch = (patch_to_image.inverse() @ crop_to_image)[None]
+    return sample(pixels, crop_to_patch, crop_size)[0]
+
+
+def _block_mean(patch: NDArray[np.uint8], block: int) -> NDArray[np.uint8]:
+    """Average whole blocks; the last row and column of blocks is completed with black."""
+    height, width = (-(-side // block) for side in patch.shape[:2])
+    bottom, right = height * block - patch.shape[0], width * block - patch.shape[1]
+    padded = cv2.copyMakeBorder(patch, 0, bottom, 0, right, cv2.BORDER_CONSTANT)
+    return cv2.resize(padded, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
+
+
+def sample(pixels: Tensor, target_to_source: Tensor, target_size: int) -> Tensor:
+    """Bilinear samples of a batch of images on a square target grid; black outside.
+
+    Args:
+        pixels: (B, C, H, W) float.
+        target_to_source: (B, 3, 3).
+        target_size: side of the target grid.
+
+    Returns:
+        (B, C, target_size, target_size), of the type of `pixels`.
+    """
+    height, width = pixels.shape[-2:]
+    # grid_sample (align_corners=False) wants -1 .. 1 across the image's outer edges.
+    to_unit = torch.tensor(
+        [[2 / width, 0, 1 / width - 1], [0, 2 / height, 1 / height - 1], [0, 0, 1]],
+        dtype=torch.float64,
+        device=pixels.device,
+    )
+    half, centre = target_size / 2, (target_size - 1) / 2
+    from_unit = torch.tensor(
+        [[half, 0, centre], [0, half, centre], [0, 0, 1]], dtype=torch.float64, device=pixels.device
+    )
+    theta = (to_unit @ target_to_source.double() @ from_unit)[:, :2]  # (B, 2, 3)
+    shape = [len(pixels), 1, target_size, target_size]
+    grid = F.affine_grid(theta.to(pixels.dtype), shape, align_corners=False)
+    return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="zeros", align_corners=False)

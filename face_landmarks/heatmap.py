@@ -1,0 +1,175 @@
+"""Landmarks to heatmaps and back, without rounding either way.
+
+    cell            0       1       2       3       4
+                    |-------|-------|-------|-------|
+    landmark                      ^ x = 1.75
+    encode          0.22    0.75    0.97    0.46    0.08     Gaussian about 1.75, not about 2
+    decode          window around the largest cell, softmax, expectation: 1.75 again
+
+Convention:
+    Heatmap coordinates have cell centres at integers, so x = 0 is the centre of the first
+    column. All functions are batched over any leading axes, device agnostic and free of loops.
+
+Reference:
+    Bulat, Sanchez, Tzimiropoulos. Subpixel Heatmap Regression for Facial Landmark Localization.
+    BMVC 2021. https://arxiv.org/abs/2111.02360  (sections 3.1 and 3.2)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from face_landmarks.errors import InputError
+
+DecodeMethod = Literal["local-soft-argmax", "soft-argmax", "argmax", "quarter", "log-parabola"]
+
+
+def encode_heatmaps(
+    points: Tensor,
+    size: tuple[int, int],
+    sigma: float = 1.5,
+    *,
+    rounded: bool = False,
+) -> Tensor:
+    """Draw a Gaussian of height 1 about each landmark, at its unrounded position.
+
+    Args:
+        points: (..., K, 2) x y in heatmap cells; may lie outside the heatmap.
+        size: (H, W) of the heatmaps in cells.
+        sigma: standard deviation in cells.
+        rounded: snap the centre to a cell first, as older methods do; for comparison only.
+
+    Returns:
+        (..., K, H, W) float32.
+
+    Raises:
+        InputError: sigma is not positive.
+    """
+    if not sigma > 0:
+        raise InputError(f"sigma: expected a positive number of cells, got {sigma}")
+    centres = points.round() if rounded else points
+    centres = centres.float()
+    height, width = size
+    columns = torch.arange(width, device=points.device)
+    rows = torch.arange(height, device=points.device)
+    # A 2D Gaussian is the outer product of two 1D ones.
+    across = torch.exp(-((columns - centres[..., :1]) ** 2) / (2 * sigma**2))  # (..., K, W)
+    down = torch.exp(-((rows - centres[..., 1:]) ** 2) / (2 * sigma**2))  # (..., K, H)
+    return down.unsqueeze(-1) * across.unsqueeze(-2)
+
+
+def decode_heatmaps(
+    heatmaps: Tensor,
+    *,
+    window: int = 5,
+    temperature: float = 10.0,
+    method: DecodeMethod = "local-soft-argmax",
+) -> tuple[Tensor, Tensor]:
+    """Read each heatmap's landmark back at subpixel precision.
+
+    Methods:
+        local-soft-argmax: softmax(temperature * h) over a window x window neighbourhood of the
+            largest cell, then the expected cell. The paper's decoder; differentiable.
+        soft-argmax: the same over the whole heatmap.
+        argmax: the largest cell.
+        quarter: argmax moved a quarter of a cell towards its larger neighbour, as FAN does.
+        log-parabola: the peak of a parabola through the logarithms around the argmax (DARK).
+
+    Args:
+        heatmaps: (..., K, H, W) of any floating type; decoded in float32.
+        window: odd side of the neighbourhood in cells. Cells beyond the border have no weight.
+        temperature: the softmax's tau.
+        method: one of the above.
+
+    Returns:
+        points (..., K, 2), x y in cells, and landmark_scores (..., K), the height of the
+        heatmap's largest cell clipped to [0, 1]; both float32.
+
+    Raises:
+        InputError: an unknown method, an even window, or fewer than three axes.
+    """
+    if heatmaps.ndim < 3:
+        raise InputError(f"heatmaps: expected shape (..., K, H, W), got {tuple(heatmaps.shape)}")
+    if window < 1 or window % 2 == 0:
+        raise InputError(f"window: expected an odd number of cells, got {window}")
+    if method not in _DECODERS:
+        raise InputError(f"method: expected one of {', '.join(_DECODERS)}, got {method!r}")
+    heatmaps = heatmaps.float()
+    scores, peak = _largest_cell(heatmaps)
+    return _DECODERS[method](heatmaps, peak, window, temperature), scores.clamp(0, 1)
+
+
+def _largest_cell(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
+    """Height (..., K) and place (..., K, 2), whole x y, of each heatmap's maximum."""
+    width = heatmaps.shape[-1]
+    scores, index = heatmaps.flatten(-2).max(dim=-1)
+    return scores, torch.stack((index % width, index // width), dim=-1)
+
+
+def _neighbourhood(heatmaps: Tensor, peak: Tensor, window: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Values (..., K, d, d) around the peak, the cells' x y (..., K, d, d, 2), and which exist."""
+    height, width = heatmaps.shape[-2:]
+    reach = torch.arange(window, device=heatmaps.device) - window // 2
+    x = (peak[..., 0:1] + reach).unsqueeze(-2).expand(*peak.shape[:-1], window, window)
+    y = (peak[..., 1:2] + reach).unsqueeze(-1).expand(*peak.shape[:-1], window, window)
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    index = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
+    values = heatmaps.flatten(-2).gather(-1, index.flatten(-2)).view(index.shape)
+    return values, torch.stack((x, y), dim=-1), inside
+
+
+def _local_soft_argmax(heatmaps: Tensor, peak: Tensor, window: int, temperature: float) -> Tensor:
+    values, cells, inside = _neighbourhood(heatmaps, peak, window)
+    logits = (temperature * values).masked_fill(~inside, -torch.inf)
+    weights = logits.flatten(-2).softmax(dim=-1)  # (..., K, d * d)
+    return (weights.unsqueeze(-1) * cells.flatten(-3, -2)).sum(dim=-2)
+
+
+def _soft_argmax(heatmaps: Tensor, peak: Tensor, window: int, temperature: float) -> Tensor:
+    height, width = heatmaps.shape[-2:]
+    weights = (temperature * heatmaps).flatten(-2).softmax(dim=-1).view(heatmaps.shape)
+    x = weights.sum(dim=-2) @ torch.arange(width, device=weights.device, dtype=weights.dtype)
+    y = weights.sum(dim=-1) @ torch.arange(height, device=weights.device, dtype=weights.dtype)
+    return torch.stack((x, y), dim=-1)
+
+
+def _argmax(heatmaps: Tensor, peak: Tensor, window: int, temperature: float) -> Tensor:
+    return peak.float()
+
+
+def _quarter(heatmaps: Tensor, peak: Tensor, window: int, temperature: float) -> Tensor:
+    values, _, inside = _neighbourhood(heatmaps, peak, 3)
+    dx = values[..., 1, 2] - values[..., 1, 0]
+    dy = values[..., 2, 1] - values[..., 0, 1]
+    complete = torch.stack((inside[..., 1, :].all(-1), inside[..., :, 1].all(-1)), dim=-1)
+    return peak + 0.25 * torch.stack((dx, dy), dim=-1).sign() * complete
+
+
+def _log_parabola(heatmaps: Tensor, peak: Tensor, window: int, temperature: float) -> Tensor:
+    values, _, inside = _neighbourhood(heatmaps, peak, 3)
+    logs = values.clamp_min(1e-10).log()
+    middle = logs[..., 1, 1]
+    left, right, above, below = logs[..., 1, 0], logs[..., 1, 2], logs[..., 0, 1], logs[..., 2, 1]
+    slope_x, slope_y = (right - left) / 2, (below - above) / 2
+    curve_x, curve_y = right - 2 * middle + left, below - 2 * middle + above
+    mixed = (logs[..., 2, 2] - logs[..., 2, 0] - logs[..., 0, 2] + logs[..., 0, 0]) / 4
+    determinant = curve_x * curve_y - mixed**2
+    # Newton's step on the log-heatmap; only a true maximum with all its neighbours has one.
+    peaked = (determinant > 0) & (curve_x < 0) & inside.flatten(-2).all(dim=-1)
+    dx = (mixed * slope_y - curve_y * slope_x) / determinant
+    dy = (mixed * slope_x - curve_x * slope_y) / determinant
+    return peak + torch.where(peaked.unsqueeze(-1), torch.stack((dx, dy), dim=-1).clamp(-1, 1), 0.0)
+
+
+_DECODERS: dict[str, Callable[[Tensor, Tensor, int, float], Tensor]] = {
+    "local-soft-argmax": _local_soft_argmax,
+    "soft-argmax": _soft_argmax,
+    "argmax": _argmax,
+    "quarter": _quarter,
+    "log-parabola": _log_parabola,
+}
+DECODE_METHODS: tuple[str, ...] = tuple(_DECODERS)

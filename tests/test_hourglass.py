@@ -1,0 +1,141 @@
+"""The network: shapes, folding, and the published weights' names."""
+
+import pytest
+import torch
+
+from face_landmarks.errors import InputError, WeightsError
+from face_landmarks.hourglass import (
+    HourglassConfig,
+    StackedHourglass,
+    convert_fan_state_dict,
+    fold_batch_norms,
+)
+
+SMALL = {"landmarks": 5, "features": 16, "depth": 2, "crop_size": 32, "heatmap_size": 8}
+
+
+def parameters(network):
+    return sum(p.numel() for p in network.parameters())
+
+
+def published_names(stacks, depth=4):
+    """Keys of the published 2DFAN state dict with the shapes of the tensors behind them."""
+    names = {}
+
+    def norm(name, channels):
+        for leaf in ("weight", "bias", "running_mean", "running_var"):
+            names[f"{name}.{leaf}"] = (channels,)
+        names[f"{name}.num_batches_tracked"] = ()
+
+    def conv(name, cin, cout, size, bias=True):
+        names[f"{name}.weight"] = (cout, cin, size, size)
+        if bias:
+            names[f"{name}.bias"] = (cout,)
+
+    def block(name, cin, cout):
+        for i, (a, b) in enumerate(((cin, cout // 2), (cout // 2, cout // 4), (cout // 4, cout // 4)), 1):
+            norm(f"{name}.bn{i}", a)
+            conv(f"{name}.conv{i}", a, b, 3, bias=False)
+        if cin != cout:
+            norm(f"{name}.downsample.0", cin)
+            conv(f"{name}.downsample.2", cin, cout, 1, bias=False)
+
+    conv("conv1", 3, 64, 7)
+    norm("bn1", 64)
+    block("conv2", 64, 128)
+    block("conv3", 128, 128)
+    block("conv4", 128, 256)
+    for i in range(stacks):
+        for level in range(1, depth + 1):
+            for part in ("b1", "b2", "b3"):
+                block(f"m{i}.{part}_{level}", 256, 256)
+        block(f"m{i}.b2_plus_1", 256, 256)
+        block(f"top_m_{i}", 256, 256)
+        conv(f"conv_last{i}", 256, 256, 1)
+        norm(f"bn_end{i}", 256)
+        conv(f"l{i}", 256, 68, 1)
+        if i < stacks - 1:
+            conv(f"bl{i}", 256, 256, 1)
+            conv(f"al{i}", 68, 256, 1)
+    return names
+
+
+@pytest.mark.parametrize(("stacks", "millions"), [(1, 6.25), (2, 12.1), (4, 23.8)])
+def test_the_number_of_parameters_is_fans(stacks, millions):
+    with torch.device("meta"):
+        network = StackedHourglass(HourglassConfig(stacks=stacks))
+    assert parameters(network) / 1e6 == pytest.approx(millions, abs=0.05)
+
+
+@pytest.mark.parametrize("stacks", [1, 4])
+def test_every_published_key_has_its_place_and_its_shape(stacks):
+    config = HourglassConfig(stacks=stacks)
+    with torch.device("meta"):
+        ours = StackedHourglass(config).state_dict()
+        published = {name: torch.empty(shape) for name, shape in published_names(stacks).items()}
+    converted = convert_fan_state_dict(published, config)
+    assert {k: v.shape for k, v in converted.items()} == {k: v.shape for k, v in ours.items()}
+
+
+def test_each_published_level_feeds_the_level_it_is_named_after():
+    config = HourglassConfig(stacks=1)
+    state = {"m0.b1_4.bn1.weight": torch.tensor(4.0), "m0.b3_1.bn1.weight": torch.tensor(1.0)}
+    state["m0.b2_plus_1.bn1.weight"] = torch.tensor(0.0)
+    assert {k: float(v) for k, v in convert_fan_state_dict(state, config).items()} == {
+        "stacks.0.hourglass.skip.bn1.weight": 4.0,
+        "stacks.0.hourglass.inner.inner.inner.up.bn1.weight": 1.0,
+        "stacks.0.hourglass.inner.inner.inner.inner.bn1.weight": 0.0,
+    }
+
+
+def test_a_key_that_fan_does_not_have_is_refused():
+    with pytest.raises(WeightsError, match=r"surprise\.weight"):
+        convert_fan_state_dict({"surprise.weight": torch.zeros(1)}, HourglassConfig())
+
+
+@pytest.mark.parametrize("norm", ["before", "after"])
+def test_every_stack_gives_heatmaps_of_a_quarter_of_the_crop(norm):
+    network = StackedHourglass(HourglassConfig(stacks=2, norm=norm, **SMALL))
+    stacks = network.forward_stacks(torch.rand(3, 3, 32, 32))
+    assert [tuple(s.shape) for s in stacks] == [(3, 5, 8, 8)] * 2
+
+
+@pytest.mark.parametrize("norm", ["before", "after"])
+def test_folding_norms_changes_no_heatmap(norm):
+    torch.manual_seed(0)
+    network = StackedHourglass(HourglassConfig(stacks=2, norm=norm, **SMALL))
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2.0)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.uniform_(module.bias, -0.5, 0.5)
+    network.eval()
+    folded = fold_batch_norms(network)
+    crops = torch.rand(2, 3, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(crops), network(crops), atol=1e-4, rtol=1e-4)
+    left = sum(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
+    total = sum(isinstance(m, torch.nn.BatchNorm2d) for m in network.modules())
+    assert left == 0 if norm == "after" else 0 < left < total
+
+
+def test_gradients_reach_every_parameter():
+    network = StackedHourglass(HourglassConfig(stacks=2, norm="after", **SMALL))
+    sum(s.square().sum() for s in network.forward_stacks(torch.rand(2, 3, 32, 32))).backward()
+    assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stacks": 0}, "stacks: expected at least 1"),
+        ({"features": 20}, "features: expected a multiple of 16"),
+        ({"heatmap_size": 16}, "heatmap_size: expected a quarter"),
+        ({"depth": 4}, r"heatmap_size: expected a multiple of 2\*\*depth"),
+        ({"norm": "never"}, "norm: expected"),
+    ],
+)
+def test_a_network_that_cannot_be_built_says_why(change, message):
+    with pytest.raises(InputError, match=message):
+        HourglassConfig(**{**SMALL, **change})
