@@ -1,0 +1,134 @@
+"""Everything that defines a training run, in one place, and the recipes of our own models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from face_landmarks.errors import InputError
+from face_landmarks.hourglass import HourglassConfig
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How far a training view may stray from the nominal crop.
+
+    Shift and scale follow the noise of a detector's box, measured against the box made from the
+    landmarks; the rest widens what the network has seen.
+
+    Attributes:
+        rotation: standard deviation in degrees, cut off at three of them.
+        scale: standard deviation of the logarithm of the face's size in the crop.
+        shift: standard deviation of the face's place, in crop sides.
+        flip: share of mirrored views.
+        colour: strength of the gain, contrast, saturation and gamma changes; 0 is none.
+        gray: share of gray views.
+        blur: share of blurred or low-resolution views.
+        noise: largest standard deviation of added pixel noise.
+        occlusion: share of views with a rectangle of the face hidden.
+    """
+
+    rotation: float = 18.0
+    scale: float = 0.10
+    shift: float = 0.035
+    flip: float = 0.5
+    colour: float = 0.3
+    gray: float = 0.1
+    blur: float = 0.25
+    noise: float = 0.04
+    occlusion: float = 0.4
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run: network, crop rule, targets, losses, optimiser.
+
+    Attributes:
+        network: the network's shape.
+        layout: name of the landmark layout.
+        crop_scale: side of the crop in units of face box width + height.
+        crop_shift: how far below the box's centre the crop's centre lies, in box heights.
+        sigma: of the Gaussian targets, in cells.
+        rounded: snap targets to cells, as older methods do; for the ablation.
+        window: side of the local soft-argmax window, in cells.
+        temperature: tau of the local soft-argmax.
+        lean: how far right of the mirror-symmetric position the labels sit, as a share of the
+            inter-ocular distance; mirrored labels are moved so that they lean the same way.
+        steps: optimiser steps.
+        batch_size: crops per step; with the Siamese term, two views of half as many faces.
+        learning_rate: peak of the one-cycle cosine schedule.
+        warmup: share of the steps spent rising to the peak.
+        weight_decay: of AdamW, on convolution weights only.
+        clip_norm: largest norm of the gradient.
+        ema_decay: of the averaged weights that are validated and exported.
+        coordinate_weight: of the L1 distance between decoded and true landmarks, in cells.
+        siamese_weight: of the disagreement between two views' heatmaps.
+        large_pose_share: share of each batch drawn from the secondary data (e.g. 300W-LP).
+        unlabelled_share: share of each batch drawn from faces without landmarks, which take
+            part in the Siamese term only.
+        source_margin: side of the stored training picture, in crop sides.
+        validate_every: steps between validations.
+        seed: of weights, sampling and augmentation.
+    """
+
+    network: HourglassConfig
+    layout: str = "ibug-68"
+    crop_scale: float = 0.64
+    crop_shift: float = 0.135
+    sigma: float = 1.2
+    rounded: bool = False
+    window: int = 5
+    temperature: float = 10.0
+    lean: float = 0.0098
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    steps: int = 2500
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    warmup: float = 0.05
+    weight_decay: float = 0.05
+    clip_norm: float = 5.0
+    ema_decay: float = 0.998
+    coordinate_weight: float = 1.0
+    siamese_weight: float = 0.5
+    large_pose_share: float = 0.0
+    unlabelled_share: float = 0.0
+    source_margin: float = 1.5
+    validate_every: int = 250
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch_size % 2 and self.siamese_weight > 0:
+            raise InputError(f"batch_size: expected an even number for pairs of views, got {self.batch_size}")
+        if self.large_pose_share + self.unlabelled_share >= 1:
+            raise InputError("large_pose_share + unlabelled_share: expected less than 1")
+
+    @property
+    def views(self) -> Literal[1, 2]:
+        """Views of each face in a step: two when they are compared."""
+        return 2 if self.siamese_weight > 0 else 1
+
+
+RECIPES: dict[str, TrainConfig] = {
+    "shr-fan-68-fast": TrainConfig(
+        network=HourglassConfig(stacks=1, features=96, depth=3, crop_size=128, heatmap_size=32, norm="after"),
+        steps=2500,
+    ),
+    "shr-fan-68": TrainConfig(
+        network=HourglassConfig(
+            stacks=2, features=128, depth=4, crop_size=192, heatmap_size=48, norm="after"
+        ),
+        sigma=1.5,
+        steps=2500,
+        batch_size=32,
+        learning_rate=1.5e-3,
+    ),
+    "shr-fan-68-gpu": TrainConfig(
+        network=HourglassConfig(stacks=2, features=256, depth=4, crop_size=256, heatmap_size=64),
+        sigma=1.5,
+        steps=8000,
+        batch_size=128,
+        learning_rate=2e-3,
+        ema_decay=0.999,
+        validate_every=400,
+    ),
+}
