@@ -6,6 +6,10 @@ FaceLandmarksError
 │   └── AnnotationError                  a landmark file that is damaged or of another layout
 ├── UnknownModelError (KeyError)         no model of this name
 ├── WeightsError (OSError)               weights that are missing, damaged, or not this model's
+│   ├── DownloadError                    no server gave the file, or the network is off limits
+│   ├── CacheError                       the cache folder cannot be read or written
+│   ├── ChecksumError                    a file is not the one its card describes
+│   └── WeightsFormatError               a file or card that cannot be read, or is not of this network
 ├── DetectorError (RuntimeError)         a face detector that broke its contract
 └── MissingDependencyError (ImportError) an optional package is needed and not installed
 """
@@ -38,6 +42,22 @@ class UnknownModelError(FaceLandmarksError, KeyError):
 
 class WeightsError(FaceLandmarksError, OSError):
     """A weights file is missing, damaged, or does not fit the network of its card."""
+
+
+class DownloadError(WeightsError):
+    """No server gave the file, or going online is forbidden."""
+
+
+class CacheError(WeightsError):
+    """The cache folder cannot be read or written: rights, a full disk, a lock that is held."""
+
+
+class ChecksumError(WeightsError):
+    """A weights file has another size or SHA-256 than its card says."""
+
+
+class WeightsFormatError(WeightsError):
+    """A weights file or model card is not of a known format, or does not fit its network."""
 
 
 class DetectorError(FaceLandmarksError, RuntimeError):
