@@ -22,7 +22,8 @@ FLOORS = {
         3: "aligner",
         2: "hourglass mtcnn",
         1: "annotations detection geometry heatmap images metrics results weights",
-        0: "_version errors layouts",
+        0: "downloads layouts",
+        -1: "_version errors",  # the bedrock: no imports at all
     }.items()
     for name in names.split()
 }
