@@ -89,7 +89,7 @@ def test_a_damaged_file_is_refused_by_name(tmp_path, content, message):
 def test_a_missing_file_is_an_annotation_error(tmp_path):
     with pytest.raises(AnnotationError, match=r"gone\.pts: expected a \.pts file, got No such file"):
         read_pts(tmp_path / "gone.pts")
-    with pytest.raises(AnnotationError, match="expected a .pts file"):
+    with pytest.raises(AnnotationError, match=r"expected a \.pts file"):
         read_pts(tmp_path)
 
 
