@@ -97,7 +97,8 @@ class Residual(nn.Module):
         a = self.conv1(F.relu(self.bn1(x)))  # (B, D/2, H, W)
         b = self.conv2(F.relu(self.bn2(a)))  # (B, D/4, H, W)
         c = self.conv3(F.relu(self.bn3(b)))  # (B, D/4, H, W)
-        return torch.cat((a, b, c), dim=1) + self.project(x)  # (B, D, H, W)
+        shortcut: Tensor = self.project(x)
+        return torch.cat((a, b, c), dim=1) + shortcut  # (B, D, H, W)
 
 
 class ConvNorm(nn.Sequential):

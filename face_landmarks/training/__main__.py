@@ -5,22 +5,28 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from face_landmarks.errors import FaceLandmarksError, InputError
-from face_landmarks.training.config import RECIPES, TrainConfig
+from face_landmarks.hourglass import HourglassConfig
+from face_landmarks.training.config import RECIPES, AugmentConfig, TrainConfig
 from face_landmarks.training.data import FaceSet, load_faces, load_unlabelled
+from face_landmarks.training.export import export_model
 from face_landmarks.training.loop import Trainer, TrainingData
+
+_Config = TypeVar("_Config", TrainConfig, HourglassConfig, AugmentConfig)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train and return an exit code: 0 done, 2 for settings or data that cannot be used."""
     options = _parser().parse_args(arguments)
+    options.words = sys.argv[1:] if arguments is None else list(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         best = _train(options)
@@ -28,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"best validation NME (inter-ocular): {best:.3f} %")
+    print(f"use it as FaceAligner({str(Path(options.out) / 'model.safetensors')!r})")
     return 0
 
 
@@ -37,28 +44,39 @@ def override(config: TrainConfig, settings: Sequence[str]) -> TrainConfig:
     Raises:
         InputError: an unknown field, or a value of another type.
     """
+    changes: dict[str, Any] = {}
     for setting in settings:
         path, separator, text = setting.partition("=")
         if not separator:
             raise InputError(f"--set: expected name=value, got {setting!r}")
-        config = _replace(config, path.split("."), text, path)
-    return config
+        *groups, name = path.split(".")
+        node = changes
+        for group in groups:
+            node = node.setdefault(group, {})
+        node[name] = text
+    return _replace(config, changes)
 
 
-def _replace(node: Any, path: Sequence[str], text: str, whole: str) -> Any:
-    name, rest = path[0], path[1:]
-    if not dataclasses.is_dataclass(node) or name not in {f.name for f in dataclasses.fields(node)}:
-        raise InputError(f"--set: no setting is called {whole!r}")
-    value = getattr(node, name)
-    if rest:
-        return dataclasses.replace(node, **{name: _replace(value, rest, text, whole)})  # type: ignore[type-var]
-    if dataclasses.is_dataclass(value):
-        raise InputError(f"--set: {whole!r} is a group of settings; name one of them")
+def _replace(config: _Config, changes: dict[str, Any]) -> _Config:
+    """The changes of one group of settings, made together, as they may depend on each other."""
+    new = {}
+    for name, change in changes.items():
+        if name not in {field.name for field in dataclasses.fields(config)}:
+            raise InputError(f"--set: {type(config).__name__} has no setting {name!r}")
+        value = getattr(config, name)
+        if dataclasses.is_dataclass(value) != isinstance(change, dict):
+            raise InputError(
+                f"--set: {name!r} is {'a group' if dataclasses.is_dataclass(value) else 'one value'}"
+            )
+        new[name] = _replace(value, change) if isinstance(change, dict) else _parse(name, change, type(value))
+    return dataclasses.replace(config, **new)
+
+
+def _parse(name: str, text: str, kind: type) -> Any:
     try:
-        new = text.lower() in {"1", "true", "yes"} if isinstance(value, bool) else type(value)(text)
-    except ValueError:
-        raise InputError(f"--set {whole}: expected {type(value).__name__}, got {text!r}") from None
-    return dataclasses.replace(node, **{name: new})  # type: ignore[type-var]
+        return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+    except (KeyError, ValueError):
+        raise InputError(f"--set {name}: expected {kind.__name__}, got {text!r}") from None
 
 
 def _train(options: argparse.Namespace) -> float:
@@ -93,7 +111,18 @@ def _train(options: argparse.Namespace) -> float:
         precision=getattr(torch, options.precision),
         compile=not options.no_compile,
     )
-    return trainer.run(progress=show)
+    best = trainer.run(progress=show)
+    export_model(
+        options.out,
+        Path(options.out) / "model.safetensors",
+        name=f"{options.recipe}-{Path(options.out).resolve().name}",
+        summary=f"{options.recipe} trained on {len(data.labelled)} faces of {Path(options.train).name}.",
+        training_data=f"{len(data.labelled)} faces of {Path(options.train).name}",
+        command=shlex.join(["python", "-m", "face_landmarks.training", *options.words]),
+        licence="that of its training data",
+        scores={"validation": {"inter-ocular NME": round(best, 3), "faces": len(data.validation)}},
+    )
+    return best
 
 
 def _parser() -> argparse.ArgumentParser:

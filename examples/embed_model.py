@@ -1,0 +1,75 @@
+r"""Put a trained run into the package: weights in half precision, with a card of measured scores.
+
+    python examples/embed_model.py runs/fast --name shr-fan-68-fast --summary "..." \
+        --training-data "..." --command "..." --crops 300w/crops/val --photos 300w/photos/val
+
+The scores are those of the very file that is written: it is exported, loaded as a user would
+load it, and evaluated on both folders; then the card is written beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import face_landmarks
+from face_landmarks import FaceAligner, ModelCard
+from face_landmarks.annotations import read_folder
+from face_landmarks.evaluation import BoxSource, evaluate
+from face_landmarks.training.export import export_model
+
+PRETRAINED = Path(face_landmarks.__file__).parent / "pretrained"
+
+
+def measure(path: Path, folder: str, boxes: BoxSource) -> dict[str, object]:
+    """The scores of a weights file that belong on its card."""
+    result = evaluate(FaceAligner(path), read_folder(folder), boxes=boxes, progress=True)
+    x, y = result.signed_error
+    return {
+        "faces": len(result),
+        "found": round(result.found_share, 2),
+        "inter-ocular NME": round(result.nme, 3),
+        "signed error x": round(x, 3),
+        "signed error y": round(y, 3),
+        "failure rate at 8": round(result.failure_rate(8), 2),
+        "AUC at 8": round(result.auc(8), 2),
+        **{f"NME {part}": round(error, 3) for part, error in result.nme_by_group.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("run", help="folder of the training run")
+    for text in ("--name", "--summary", "--training-data", "--command", "--crops", "--photos"):
+        parser.add_argument(text, required=True)
+    parser.add_argument("--out", type=Path, default=PRETRAINED, help="the package's pretrained folder")
+    options = parser.parse_args()
+
+    def export(scores: dict[str, object]) -> ModelCard:
+        return export_model(
+            options.run,
+            options.out / f"{options.name}.safetensors",
+            name=options.name,
+            summary=options.summary,
+            training_data=options.training_data,
+            command=options.command,
+            scores=scores,
+        )
+
+    card = export({})
+    path = options.out / f"{options.name}.safetensors"
+    scores = {
+        "validation crops, true boxes": measure(path, options.crops, "truth"),
+        "validation photos, MTCNN boxes": measure(path, options.photos, "detector"),
+    }
+    # The card beside the file carries the scores; the file itself stays as it was measured.
+    card = replace(card, scores=scores)
+    text = json.dumps(card.to_dict(), indent=2) + "\n"
+    path.with_suffix(".json").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Facial landmarks that are accurate below the pixel.
+
+from face_landmarks import FaceAligner
+
+landmarks = FaceAligner().get_landmarks("photo.jpg")  # (N, 68, 2) float32, x y in pixels
+"""
+
+from face_landmarks._version import __version__
+from face_landmarks.aligner import FaceAligner, LandmarkModel, load_model
+from face_landmarks.detection import Detector
+from face_landmarks.errors import (
+    AnnotationError,
+    DetectorError,
+    FaceLandmarksError,
+    ImageError,
+    InputError,
+    MissingDependencyError,
+    UnknownModelError,
+    WeightsError,
+)
+from face_landmarks.images import read_image
+from face_landmarks.layouts import Layout, get_layout
+from face_landmarks.mtcnn import MTCNN
+from face_landmarks.plotting import draw_faces, plot_faces
+from face_landmarks.results import Faces
+from face_landmarks.weights import ModelCard, list_models
+
+__all__ = [
+    "MTCNN",
+    "AnnotationError",
+    "Detector",
+    "DetectorError",
+    "FaceAligner",
+    "FaceLandmarksError",
+    "Faces",
+    "ImageError",
+    "InputError",
+    "LandmarkModel",
+    "Layout",
+    "MissingDependencyError",
+    "ModelCard",
+    "UnknownModelError",
+    "WeightsError",
+    "__version__",
+    "draw_faces",
+    "get_layout",
+    "list_models",
+    "load_model",
+    "plot_faces",
+    "read_image",
+]

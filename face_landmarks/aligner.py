@@ -1,0 +1,284 @@
+"""FaceAligner: a photo in, subpixel landmarks out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from face_landmarks.detection import Detector, check_boxes, run_detector
+from face_landmarks.errors import InputError
+from face_landmarks.geometry import crop_matrices, mirror_matrix, resize_matrix, transform_points, warp
+from face_landmarks.heatmap import decode_heatmaps
+from face_landmarks.hourglass import (
+    HourglassConfig,
+    StackedHourglass,
+    convert_fan_state_dict,
+    fold_batch_norms,
+)
+from face_landmarks.images import ImageSource, read_image
+from face_landmarks.layouts import Layout, get_layout
+from face_landmarks.results import Faces
+from face_landmarks.weights import ModelCard, check_state_dict, load_weights
+
+
+@dataclass(frozen=True)
+class LandmarkModel:
+    """A landmark network and the card that says how to use it.
+
+    Attributes:
+        card: layout, crop rule and decoder settings.
+        network: crops (B, 3, crop_size, crop_size) in [0, 1] -> heatmaps (B, K, H, W).
+    """
+
+    card: ModelCard
+    network: nn.Module
+
+
+def load_model(model: str | os.PathLike[str] = "shr-fan-68", *, sha256: str | None = None) -> LandmarkModel:
+    """Load a network with its weights, on the CPU, ready for inference.
+
+    Args:
+        model: a name from `list_models()`, a weights file, or an https URL.
+        sha256: the file's full hash; required for a URL.
+
+    Raises:
+        UnknownModelError: no such name.
+        WeightsError: the weights cannot be had, are damaged, or do not fit their card.
+    """
+    card, state = load_weights(model, sha256=sha256)
+    config = HourglassConfig(**card.network)
+    network = StackedHourglass(config)
+    if card.format == "fan":
+        state = convert_fan_state_dict(state, config)
+    check_state_dict(card, state, {name: value.shape for name, value in network.state_dict().items()})
+    network.load_state_dict(state, strict=True)
+    return LandmarkModel(card, fold_batch_norms(network))
+
+
+class FaceAligner:
+    """Finds the landmarks of every face in a photo, below the pixel.
+
+    The aligner keeps nothing between calls and may be shared by threads.
+
+    Args:
+        model: a name from `list_models()`, a weights file, an https URL (with `sha256`), or a
+            `LandmarkModel`.
+        detector: "mtcnn"; any callable that maps an image (H, W, 3) uint8 RGB to face boxes
+            (N, 4), or to boxes and scores (N,); or None, if boxes will always be given.
+        device: where the network runs, e.g. "cpu" or "cuda:1"; CUDA if present by default.
+        dtype: type the network computes in, float32 by default. Landmarks are always decoded
+            in float32.
+        batch_size: crops per network call; bounds memory, whatever the number of faces.
+        flip: also look at every face in the mirror and average: twice the work, a little more
+            accurate.
+        sha256: full hash of the weights, for a URL.
+
+    Raises:
+        UnknownModelError: no model of this name.
+        WeightsError: the weights cannot be had or do not fit.
+        InputError: another argument is unusable.
+
+    Example:
+        >>> from face_landmarks import FaceAligner
+        >>> landmarks = FaceAligner().get_landmarks("examples/data/astronaut.jpg")
+        >>> landmarks.shape
+        (1, 68, 2)
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | LandmarkModel = "shr-fan-68",
+        *,
+        detector: str | Detector | None = "mtcnn",
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        batch_size: int = 32,
+        flip: bool = False,
+        sha256: str | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise InputError(f"batch_size: expected at least 1, got {batch_size}")
+        if isinstance(detector, str) and detector != "mtcnn":
+            raise InputError(f"detector: expected 'mtcnn', a callable or None, got {detector!r}")
+        if dtype is not None and not dtype.is_floating_point:
+            raise InputError(f"dtype: expected a floating type, got {dtype}")
+        self.device = _choose_device(device)
+        self.dtype = dtype or torch.float32
+        self.batch_size = batch_size
+        self.flip = flip
+        if not isinstance(model, LandmarkModel):
+            model = load_model(model, sha256=sha256)
+        self.card = model.card
+        self.layout: Layout = get_layout(model.card.layout)
+        network = model.network.eval().requires_grad_(False)
+        self.network = network.to(self.device, self.dtype).to(memory_format=torch.channels_last)
+        self.crop_size: int = model.card.network["crop_size"]
+        heatmap_to_crop = resize_matrix(self.crop_size / model.card.network["heatmap_size"])
+        heatmap_to_crop[:2, 2] -= torch.tensor(model.card.offset, dtype=torch.float64)
+        self.heatmap_to_crop = heatmap_to_crop
+        self._detector = detector
+
+    def __repr__(self) -> str:
+        return f"FaceAligner({self.card.name!r}, device='{self.device}', dtype={self.dtype})"
+
+    @property
+    def detector(self) -> Detector | None:
+        """The face detector; MTCNN is imported and loaded when first asked for."""
+        if isinstance(self._detector, str):
+            from face_landmarks.mtcnn import MTCNN
+
+            self._detector = MTCNN(device=self.device)
+        return self._detector
+
+    def get_landmarks(self, image: ImageSource, boxes: ArrayLike | None = None) -> NDArray[np.float32]:
+        """The landmarks alone: (N, K, 2) float32, x y in pixels of the photo; see `align`."""
+        return self.align(image, boxes).landmarks
+
+    def align(self, image: ImageSource, boxes: ArrayLike | None = None) -> Faces:
+        """Find the faces of one photo and their landmarks.
+
+        Args:
+            image: whatever `read_image` reads: a path, a NumPy array, a PIL image, a tensor.
+            boxes: (N, 4) x0 y0 x1 y1, forehead to chin, to skip detection.
+
+        Returns:
+            One face per box in the order given, or as the detector orders them (MTCNN: largest
+            first). No face is an empty result, `len(faces) == 0`, landmarks (0, K, 2).
+
+        Raises:
+            InputError: an unusable image or box.
+            DetectorError: the detector broke its contract.
+        """
+        return self.align_batch([image], None if boxes is None else [boxes])[0]
+
+    __call__ = align
+
+    def align_batch(
+        self, images: Iterable[ImageSource], boxes: Sequence[ArrayLike | None] | None = None
+    ) -> list[Faces]:
+        """Align many photos; the crops of all of them share network batches.
+
+        Photos are read one after the other and not kept, so a generator of any length works.
+
+        Args:
+            images: as in `align`.
+            boxes: for each image its boxes, or None to detect them.
+
+        Returns:
+            One `Faces` per image, in order.
+
+        Raises:
+            InputError: as in `align`, or another number of images than of boxes.
+        """
+        photos: list[tuple[NDArray[np.float32], NDArray[np.float32], Tensor]] = []
+
+        def crops() -> Iterator[Tensor]:
+            for image, given in _pairs(images, boxes):
+                pixels = read_image(image)
+                face_boxes, box_scores = self._find(pixels, given)  # (N, 4), (N,)
+                image_to_crop = crop_matrices(
+                    torch.from_numpy(face_boxes), self.crop_size, self.card.crop_scale, self.card.crop_shift
+                )  # (N, 3, 3)
+                photos.append((face_boxes, box_scores, image_to_crop))
+                for part in torch.split(image_to_crop, self.batch_size):
+                    yield warp(pixels, part, self.crop_size)  # (n, 3, crop_size, crop_size)
+
+        found = [self._locate(batch) for batch in _rebatch(crops(), self.batch_size)]
+        points = torch.cat([torch.empty(0, len(self.layout), 2), *(p for p, _ in found)])
+        scores = torch.cat([torch.empty(0, len(self.layout)), *(s for _, s in found)])
+
+        results, start = [], 0
+        for face_boxes, box_scores, image_to_crop in photos:
+            mine = slice(start, start + len(face_boxes))
+            landmarks = transform_points(image_to_crop.inverse(), points[mine])  # (N, K, 2)
+            results.append(
+                Faces(landmarks.numpy(), scores[mine].numpy(), face_boxes, box_scores, layout=self.layout)
+            )
+            start = mine.stop
+        return results
+
+    def _find(
+        self, pixels: NDArray[np.uint8], boxes: ArrayLike | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Boxes (N, 4) and scores (N,): those given, with score 1, or the detector's."""
+        if boxes is not None:
+            given = check_boxes(boxes)
+            return given, np.ones(len(given), np.float32)
+        if self.detector is None:
+            raise InputError("boxes: expected (N, 4) boxes, as this aligner has no detector; got None")
+        return run_detector(self.detector, pixels)
+
+    @torch.inference_mode()
+    def _locate(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        """Landmarks in crop pixels (B, K, 2) and their scores (B, K) of a batch of crops."""
+        crops = crops.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
+        points, scores = self._decode(self.network(crops))
+        if self.flip:
+            mirrored, mirrored_scores = self._decode(self.network(crops.flip(-1)))
+            order = list(self.layout.mirror)
+            unmirrored = transform_points(mirror_matrix(self.crop_size), mirrored[:, order])
+            points, scores = (points + unmirrored) / 2, (scores + mirrored_scores[:, order]) / 2
+            points = self._restore_lean(points)
+        return points, scores
+
+    def _decode(self, heatmaps: Tensor) -> tuple[Tensor, Tensor]:
+        points, scores = decode_heatmaps(heatmaps, window=self.card.window, temperature=self.card.temperature)
+        return transform_points(self.heatmap_to_crop, points.cpu()), scores.cpu()
+
+    def _restore_lean(self, points: Tensor) -> Tensor:
+        """Averaging with the mirror takes away the lean of the labels; put it back."""
+        right, left = self.layout.eye_corners
+        inter_ocular = (points[:, left] - points[:, right]).norm(dim=-1)  # (B,)
+        offset = torch.zeros_like(points)
+        offset[..., 0] = self.card.lean * inter_ocular.unsqueeze(1)
+        return points + offset
+
+
+def _choose_device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(
+            f"device: expected a torch device such as 'cpu' or 'cuda:0', got {device!r}"
+        ) from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device: expected one that is present, got {device!r}; CUDA is not available")
+    return chosen
+
+
+def _pairs(
+    images: Iterable[ImageSource], boxes: Sequence[ArrayLike | None] | None
+) -> Iterator[tuple[ImageSource, ArrayLike | None]]:
+    """Each image with its boxes; both must end together."""
+    if boxes is None:
+        yield from ((image, None) for image in images)
+        return
+    count = 0
+    for image in images:
+        count += 1
+        if count <= len(boxes):
+            yield image, boxes[count - 1]
+    if count != len(boxes):
+        raise InputError(
+            f"boxes: expected one entry (boxes or None) for each of {count} images, got {len(boxes)}"
+        )
+
+
+def _rebatch(parts: Iterable[Tensor], size: int) -> Iterator[Tensor]:
+    """The same rows in batches of `size`; the last one may be smaller."""
+    waiting = torch.empty(0)
+    for part in parts:
+        waiting = torch.cat((waiting, part)) if len(waiting) else part
+        while len(waiting) >= size:
+            yield waiting[:size]
+            waiting = waiting[size:]
+    if len(waiting):
+        yield waiting

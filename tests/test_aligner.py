@@ -1,0 +1,311 @@
+"""The whole path: photo, boxes, crops, heatmaps, landmarks in the photo."""
+
+import pickle
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from face_landmarks import FaceAligner, Faces, LandmarkModel, list_models, read_image
+from face_landmarks.errors import DetectorError, ImageError, InputError, UnknownModelError, WeightsError
+from face_landmarks.geometry import boxes_from_landmarks
+from face_landmarks.hourglass import HourglassConfig, StackedHourglass
+from face_landmarks.weights import ModelCard, save_weights
+
+ASTRONAUT = Path(__file__).parents[1] / "examples" / "data" / "astronaut.jpg"
+
+
+class BrightestSpot(nn.Module):
+    """A landmark network with no weights: its heatmaps are the image itself."""
+
+    def forward(self, crops):
+        return nn.functional.avg_pool2d(crops[:, :1], 4).expand(-1, 68, -1, -1)
+
+
+def card(**changes):
+    values = {
+        "name": "test",
+        "summary": "a network for tests",
+        "licence": "none",
+        "layout": "ibug-68",
+        "network": {"landmarks": 68, "crop_size": 256, "heatmap_size": 64},
+        "format": "native",
+        "crop_scale": 0.64,
+        "crop_shift": 0.135,
+        "window": 5,
+        "temperature": 10.0,
+        "offset": (0.0, 0.0),
+        "lean": 0.0,
+        "training_data": "none",
+        "command": "none",
+        "scores": {},
+    }
+    return ModelCard(**{**values, **changes})
+
+
+def spot_finder(detector=None, offset=(0.0, 0.0), lean=0.0, **options):
+    model = LandmarkModel(card(offset=offset, lean=lean), BrightestSpot())
+    return FaceAligner(model, detector=detector, device="cpu", **options)
+
+
+def photo_with_a_dot(x, y, size=(250, 300), sigma=3.0):
+    columns, rows = np.arange(size[1]), np.arange(size[0])[:, None]
+    dot = 255 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * sigma**2))
+    return np.repeat(dot[..., None], 3, axis=2).round().astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def aligner():
+    return FaceAligner(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def astronaut(aligner):
+    return aligner.align(ASTRONAUT)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("box", [(90, 60, 190, 160), (101.5, 77.25, 180, 160)])
+@pytest.mark.parametrize("dot", [(140.0, 110.0), (143.3, 121.8), (120.75, 99.5)])
+def test_a_dot_is_found_where_it_was_drawn(box, dot, flip):
+    faces = spot_finder(flip=flip).align(photo_with_a_dot(*dot), boxes=[box])
+    np.testing.assert_allclose(faces.landmarks[0], np.tile(dot, (68, 1)), atol=0.06)
+
+
+@pytest.mark.parametrize("x", [40.0, 1000.25, 19900.5])
+def test_a_dot_is_found_as_well_far_from_the_origin(x):
+    faces = spot_finder().align(photo_with_a_dot(x, 60, (120, 20000)), boxes=[(x - 40, 10, x + 41, 95)])
+    np.testing.assert_allclose(faces.landmarks[0, 0], (x, 60), atol=0.06)
+
+
+def test_the_offset_of_a_card_is_taken_off_in_crop_pixels():
+    boxes, photo = [(90, 60, 190, 160)], photo_with_a_dot(140, 110)
+    plain, moved = (
+        spot_finder(offset=o).align(photo, boxes).landmarks[0, 0] for o in ((0.0, 0.0), (2.0, -1.0))
+    )
+    crop_pixel = 0.64 * 200 / 256
+    np.testing.assert_allclose(plain - moved, np.array([2, -1]) * crop_pixel, atol=1e-3)
+
+
+def test_every_face_gets_its_own_dot_in_the_order_of_the_boxes():
+    photo = np.maximum(photo_with_a_dot(60, 70), photo_with_a_dot(220, 150))
+    boxes = np.array([[180, 110, 260, 190], [20, 30, 100, 110]])
+    faces = spot_finder(batch_size=1).align(photo, boxes)
+    np.testing.assert_allclose(faces.landmarks[:, 0], [[220, 150], [60, 70]], atol=0.06)
+    np.testing.assert_array_equal(faces.boxes, boxes)
+    assert faces.box_scores.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 32])
+def test_batches_share_crops_without_mixing_photos(batch_size):
+    dots = [(60 + 30 * i, 100 + 7 * i) for i in range(5)]
+    photos = [photo_with_a_dot(*dot) for dot in dots]
+    boxes = [[(x - 40, y - 40, x + 40, y + 40)] * n for (x, y), n in zip(dots, (1, 0, 3, 2, 1), strict=True)]
+    results = spot_finder(batch_size=batch_size).align_batch(iter(photos), boxes)
+    assert [len(faces) for faces in results] == [1, 0, 3, 2, 1]
+    for faces, dot in zip(results, dots, strict=True):
+        np.testing.assert_allclose(faces.landmarks, np.broadcast_to(dot, faces.landmarks.shape), atol=0.06)
+
+
+def test_no_photos_give_no_results():
+    assert spot_finder().align_batch([]) == []
+
+
+def test_no_face_is_an_empty_result_of_the_right_shape():
+    faces = spot_finder(detector=lambda image: np.empty((0, 4))).align(photo_with_a_dot(5, 5))
+    assert isinstance(faces, Faces) and len(faces) == 0
+    assert faces.landmarks.shape == (0, 68, 2) and faces.landmark_scores.shape == (0, 68)
+
+
+def test_any_callable_can_be_the_detector():
+    seen = []
+
+    def detector(image):
+        seen.append((image.shape, image.dtype))
+        return [[90, 60, 190, 160]], [0.75]
+
+    faces = spot_finder(detector).align(photo_with_a_dot(140, 110))
+    np.testing.assert_allclose(faces.landmarks[0, 0], (140, 110), atol=0.06)
+    assert faces.box_scores.tolist() == [0.75] and seen == [((250, 300, 3), np.uint8)]
+
+
+def test_a_detector_that_breaks_its_contract_is_named():
+    with pytest.raises(DetectorError):
+        spot_finder(lambda image: "a face").align(photo_with_a_dot(5, 5))
+
+
+def test_a_face_at_the_edge_of_the_photo_is_still_placed_right():
+    faces = spot_finder().align(photo_with_a_dot(3.5, 240), boxes=[(-45, 190, 50, 285)])
+    np.testing.assert_allclose(faces.landmarks[0, 0], (3.5, 240), atol=0.15)
+
+
+def test_the_mirror_takes_away_the_lean_and_the_card_puts_it_back():
+    class Eyes(nn.Module):
+        def forward(self, crops):
+            heatmaps = torch.zeros(len(crops), 68, 64, 64)
+            heatmaps[:, :, 30, 32] = 1  # everything leans half a cell right of the middle, 31.5
+            heatmaps[:, 36] = heatmaps[:, 45] = 0
+            heatmaps[:, 36, 30, 22], heatmaps[:, 45, 30, 42] = 1, 1
+            return heatmaps
+
+    aligner = FaceAligner(LandmarkModel(card(lean=0.025), Eyes()), detector=None, device="cpu", flip=True)
+    box = [(0, 0, 200, 200)]
+    landmarks = aligner.align(np.zeros((200, 200, 3), np.uint8), box).landmarks[0]
+    crop_pixel, middle = 0.64 * 400 / 256, 100.0
+    inter_ocular = 20 * 4 * crop_pixel
+    np.testing.assert_allclose(landmarks[27, 0], middle + 0.025 * inter_ocular, atol=0.01)
+    np.testing.assert_allclose(landmarks[45, 0] - landmarks[36, 0], inter_ocular, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size: expected at least 1"),
+        ({"detector": "dlib"}, "detector: expected 'mtcnn'"),
+        ({"dtype": torch.int32}, "dtype: expected a floating type"),
+        ({"device": "toaster"}, "device: expected a torch device"),
+    ],
+)
+def test_unusable_options_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        FaceAligner(LandmarkModel(card(), BrightestSpot()), **options)
+
+
+def test_without_a_detector_boxes_are_needed():
+    with pytest.raises(InputError, match="boxes: expected"):
+        spot_finder(detector=None).align(photo_with_a_dot(5, 5))
+
+
+@pytest.mark.parametrize("boxes", [[[0, 0, 5, 5]], [None, None, None]])
+def test_boxes_for_another_number_of_photos_are_refused(boxes):
+    with pytest.raises(InputError, match="for each of 2 images, got"):
+        spot_finder(lambda image: []).align_batch([photo_with_a_dot(5, 5)] * 2, [boxes[0]] * len(boxes))
+
+
+@pytest.mark.parametrize("box", [(0, 0, 0, 10), (10, 0, 0, 10), (0, 0, np.nan, 10)])
+def test_a_box_without_area_is_refused(box):
+    with pytest.raises(InputError, match="box"):
+        spot_finder().align(photo_with_a_dot(5, 5), boxes=[box])
+
+
+def test_an_unknown_model_is_named_with_those_that_exist():
+    with pytest.raises(UnknownModelError, match="shr-fan-68-fast"):
+        FaceAligner("shr-fan-86")
+
+
+def test_a_missing_photo_is_named(aligner):
+    with pytest.raises(ImageError, match=r"nowhere\.jpg"):
+        aligner.align("nowhere.jpg")
+
+
+def test_a_users_own_weights_file_is_all_it_takes(tmp_path):
+    config = {"stacks": 1, "features": 16, "depth": 2, "crop_size": 32, "heatmap_size": 8}
+    network = StackedHourglass(HourglassConfig(**config, norm="after"))
+    mine = card(network={**config, "landmarks": 68, "norm": "after"})
+    save_weights(tmp_path / "mine.safetensors", network.state_dict(), mine)
+    aligner = FaceAligner(tmp_path / "mine.safetensors", detector=None, device="cpu")
+    assert aligner.align(photo_with_a_dot(50, 50), [(10, 10, 90, 90)]).landmarks.shape == (1, 68, 2)
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    config = {"stacks": 1, "features": 16, "depth": 2, "crop_size": 32, "heatmap_size": 8}
+    network = StackedHourglass(HourglassConfig(**config))
+    wider = card(network={**config, "features": 32, "landmarks": 68})
+    save_weights(tmp_path / "mixed.safetensors", network.state_dict(), wider)
+    with pytest.raises(WeightsError, match="mixed"):
+        FaceAligner(tmp_path / "mixed.safetensors")
+
+
+# --- with the embedded model, on a real photo ---------------------------------------------------
+
+
+def test_the_embedded_model_is_the_default():
+    assert "shr-fan-68-fast" in list_models()
+    assert FaceAligner().card.file.urls == ()
+
+
+def test_the_astronauts_face_is_where_she_has_it(astronaut):
+    assert astronaut.landmarks.shape == (1, 68, 2) and astronaut.landmarks.dtype == np.float32
+    np.testing.assert_allclose(astronaut.landmarks[0, 36:42].mean(axis=0), (202, 107), atol=4)
+    np.testing.assert_allclose(astronaut.landmarks[0, 42:48].mean(axis=0), (245, 108), atol=4)
+    np.testing.assert_allclose(astronaut.landmarks[0, 8], (226, 180), atol=8)
+    assert float(astronaut.landmark_scores.mean()) > 0.5
+
+
+def test_every_kind_of_source_gives_the_same_landmarks(aligner, astronaut, tmp_path):
+    pixels = read_image(ASTRONAUT)
+    Image.fromarray(pixels).save(tmp_path / "lossless.png")
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)
+    sources = [
+        str(ASTRONAUT),
+        pixels,
+        Image.fromarray(pixels),
+        tensor,
+        tensor / 255,
+        tmp_path / "lossless.png",
+    ]
+    for source in sources:
+        np.testing.assert_allclose(aligner.get_landmarks(source), astronaut.landmarks, atol=0.01)
+
+
+def test_calling_the_aligner_is_aligning(aligner, astronaut):
+    np.testing.assert_array_equal(aligner(ASTRONAUT).landmarks, astronaut.landmarks)
+
+
+def test_the_box_of_the_landmarks_finds_them_again(aligner, astronaut):
+    again = aligner.align(ASTRONAUT, boxes_from_landmarks(astronaut.landmarks))
+    inter_ocular = np.linalg.norm(astronaut.landmarks[0, 45] - astronaut.landmarks[0, 36])
+    assert np.linalg.norm(again.landmarks - astronaut.landmarks, axis=2).mean() < 0.03 * inter_ocular
+
+
+def test_a_mirrored_photo_gives_mirrored_landmarks(aligner, astronaut):
+    pixels = read_image(ASTRONAUT)
+    width = pixels.shape[1]
+    x0, y0, x1, y1 = astronaut.boxes[0]
+    mirrored = aligner.align(pixels[:, ::-1], [(width - 1 - x1, y0, width - 1 - x0, y1)]).landmarks
+    unmirrored = mirrored[:, list(aligner.layout.mirror)].copy()
+    unmirrored[..., 0] = width - 1 - unmirrored[..., 0]
+    inter_ocular = np.linalg.norm(astronaut.landmarks[0, 45] - astronaut.landmarks[0, 36])
+    unmirrored[..., 0] += 2 * aligner.card.lean * inter_ocular  # the labels lean right, mirrored or not
+    assert np.linalg.norm(unmirrored - astronaut.landmarks, axis=2).mean() < 0.03 * inter_ocular
+
+
+def test_flipping_changes_little(astronaut):
+    flipped = FaceAligner(device="cpu", flip=True).align(ASTRONAUT, astronaut.boxes)
+    inter_ocular = np.linalg.norm(astronaut.landmarks[0, 45] - astronaut.landmarks[0, 36])
+    assert 0 < np.linalg.norm(flipped.landmarks - astronaut.landmarks, axis=2).mean() < 0.03 * inter_ocular
+
+
+def test_one_aligner_serves_many_threads(aligner, astronaut):
+    results = [None] * 4
+
+    def work(i):
+        results[i] = aligner.align(ASTRONAUT, astronaut.boxes).landmarks
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for landmarks in results:
+        np.testing.assert_allclose(landmarks, astronaut.landmarks, atol=0.01)
+
+
+def test_an_aligner_can_be_pickled(aligner, astronaut):
+    copy = pickle.loads(pickle.dumps(aligner))
+    np.testing.assert_array_equal(copy.align(ASTRONAUT, astronaut.boxes).landmarks, astronaut.landmarks)
+
+
+def test_bfloat16_stays_near_float32(astronaut):
+    half = FaceAligner(device="cpu", dtype=torch.bfloat16).align(ASTRONAUT, astronaut.boxes)
+    inter_ocular = np.linalg.norm(astronaut.landmarks[0, 45] - astronaut.landmarks[0, 36])
+    assert np.linalg.norm(half.landmarks - astronaut.landmarks, axis=2).mean() < 0.02 * inter_ocular
+
+
+def test_a_cuda_aligner_agrees_with_the_cpu(cuda, astronaut):
+    there = FaceAligner(device=cuda).align(ASTRONAUT, astronaut.boxes)
+    np.testing.assert_allclose(there.landmarks, astronaut.landmarks, atol=0.05)
