@@ -28,6 +28,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urljoin
 
 from face_landmarks._version import __version__
 from face_landmarks.errors import CacheError, ChecksumError, DownloadError, WeightsError, WeightsFormatError
@@ -42,7 +43,7 @@ _TRIES = 3  # per URL, not counting those that brought at least _WORTHWHILE byte
 _WORTHWHILE = 1 << 20
 _BACKOFF = 1.0  # seconds before the second try, doubled before each further one
 _PATIENCE = 120.0  # seconds to wait for another process whose download does not grow
-_CHUNK = 1 << 13  # bytes; the most that a broken connection can lose
+_CHUNK = 1 << 16  # most bytes taken at a time
 
 _BY_HAND = (
     "get the file from the url in any way, compare its sha256, and put it at the path; behind a proxy "
@@ -313,15 +314,14 @@ def _answer(session: requests.Session, url: str, headers: dict[str, str]) -> Ite
     if not _is_safe(url):
         raise _SetbackError("refused: not an https URL", final=True)
     try:
-        response = session.get(url, headers=headers, stream=True, timeout=_TIMEOUTS)
+        response = session.get(
+            url, headers=headers, stream=True, timeout=_TIMEOUTS, hooks={"response": _refuse_unsafe_redirect}
+        )
     except requests.RequestException as error:
         hopeless = isinstance(error, (ValueError, requests.TooManyRedirects))
         raise _SetbackError(str(error), final=hopeless) from error
     with response:
         status = response.status_code
-        for hop in (*response.history[1:], response):
-            if not _is_safe(hop.url):
-                raise _SetbackError(f"refused: redirected to {hop.url}, not an https URL", final=True)
         if status not in (200, *((206, 416) if headers else ())):
             passing = status >= 500 or status in (408, 425, 429)
             raise _SetbackError(f"{status} {response.reason}", final=not passing)
@@ -330,7 +330,7 @@ def _answer(session: requests.Session, url: str, headers: dict[str, str]) -> Ite
 
 def _receive(response: requests.Response, place: Place, have: int, progress: bool | None) -> None:
     """Append the answer's body to the `have` bytes of .part, or start it anew where that is 0."""
-    import requests
+    import urllib3
     from tqdm import tqdm
 
     if have and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
@@ -355,14 +355,23 @@ def _receive(response: requests.Response, place: Place, have: int, progress: boo
         ) as bar,
     ):
         try:
-            for chunk in response.iter_content(_CHUNK):
+            # read1 hands over what has arrived; iter_content would lose it when the connection breaks.
+            while chunk := response.raw.read1(_CHUNK, decode_content=True):
                 bar.update(stream.write(chunk))
                 if place.file.size is not None and stream.tell() > place.file.size:
                     return  # longer than the file: the hash will say what it thinks of it
-        except requests.RequestException as error:
+        except urllib3.exceptions.HTTPError as error:
             raise _SetbackError(f"the connection broke: {error}") from error
     if total is not None and (size := size_of(place.part)) < total:
         raise _SetbackError(f"the connection ended after {size} of {total} bytes")
+
+
+def _refuse_unsafe_redirect(response: requests.Response, **_: object) -> None:
+    if response.is_redirect:
+        target = urljoin(response.url, response.headers["Location"])
+        if not _is_safe(target):
+            response.close()
+            raise _SetbackError(f"refused: redirected to {target}, not an https URL", final=True)
 
 
 def _mirrored(urls: Sequence[str]) -> Sequence[str]:

@@ -117,6 +117,7 @@ class ModelCard:
         self._expect(found == landmarks, "network", f"{landmarks} landmarks, as in {self.layout}", found)
         self._expect(self.format in ("native", "fan"), "format", "'native' or 'fan'", self.format)
         self._expect(all(map(math.isfinite, numbers)), "numbers", "finite values", numbers)
+        self._expect(len(self.offset) == 2, "offset", "(x, y)", self.offset)
         self._expect(self.crop_scale > 0, "crop_scale", "a positive number", self.crop_scale)
         self._expect(self.window > 0, "window", "a positive number of cells", self.window)
         self._expect(self.temperature > 0, "temperature", "a positive number", self.temperature)
@@ -235,9 +236,11 @@ def get_card(name: str) -> ModelCard:
 
 def _registry() -> dict[str, ModelCard]:
     cards = [_FAN]
-    for entry in _PRETRAINED.iterdir():
-        if entry.name.endswith(".json"):
-            cards.append(ModelCard.from_dict(json.loads(entry.read_text(encoding="utf-8"))))
+    for path in _PRETRAINED.glob("*.json"):
+        try:
+            cards.append(ModelCard.from_dict(json.loads(path.read_text(encoding="utf-8"))))
+        except ValueError as error:
+            raise WeightsFormatError(f"{path}: expected a model card in JSON, got: {error}") from error
     return {card.name: card for card in cards}
 
 
