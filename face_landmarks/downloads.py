@@ -269,12 +269,12 @@ def _download(place: Place, progress: bool | None) -> bytes:
                     raise
                 except _SetbackError as setback:
                     failures[f"{url}: {setback}"] = None
-                    found = setback.found or found
+                    found = found if setback.found is None else setback.found
                     if setback.final:
                         break
                     tries = 0 if size_of(place.part) - before >= _WORTHWHILE else tries + 1
     problem = "no server gave the file" + "".join(f"\n  tried     {failure}" for failure in failures)
-    raise place.failure(ChecksumError if found else DownloadError, problem, found)
+    raise place.failure(DownloadError if found is None else ChecksumError, problem, found)
 
 
 def _fetch(session: requests.Session, url: str, place: Place, progress: bool | None) -> bytes:
