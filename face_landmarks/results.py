@@ -1,0 +1,153 @@
+"""The one result type: faces, with their landmarks, boxes and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face_landmarks.errors import InputError
+from face_landmarks.layouts import IBUG_68, Layout
+
+# The arrays of a result and their axes: N faces, K landmarks. Everything below runs over this table.
+_SHAPES: Final[Mapping[str, tuple[str | int, ...]]] = MappingProxyType(
+    {
+        "landmarks": ("N", "K", 2),
+        "landmark_scores": ("N", "K"),
+        "boxes": ("N", 4),
+        "box_scores": ("N",),
+    }
+)
+_SHOWN: Final = 3  # faces that a repr describes
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Faces:
+    """The faces found in one image; no face is `len(faces) == 0`, every axis still there.
+
+    The arrays are float32, owned by the result and read-only. Indexing, by an integer, a slice, a mask or
+    an array of integers, and iterating give `Faces` again: the axis of faces is never lost.
+
+    Convention:
+        Pixel centres are integers: the image spans -0.5 to W - 0.5, and `image[y, x]` is the pixel
+        at (x, y). A box is x1 - x0 wide.
+
+    Attributes:
+        landmarks: (N, K, 2) x, y in pixels of the image.
+        landmark_scores: (N, K) how sure the network is of each; higher is surer.
+        boxes: (N, 4) x0, y0, x1, y1 in pixels, the boxes the landmarks were sought in.
+        box_scores: (N,) the detector's; 1 for boxes that were given.
+        layout: what each landmark is.
+
+    Raises:
+        InputError: an array of the wrong shape or type, or with a value that is not finite.
+    """
+
+    landmarks: NDArray[np.float32]
+    landmark_scores: NDArray[np.float32]
+    boxes: NDArray[np.float32]
+    box_scores: NDArray[np.float32]
+    layout: Layout = IBUG_68
+
+    def __post_init__(self) -> None:
+        arrays = {name: _numbers(name, getattr(self, name)) for name in _SHAPES}
+        faces = arrays["landmarks"].shape[0] if arrays["landmarks"].ndim else 0
+        for name, array in arrays.items():
+            expected = _shape(name, faces, self.layout)
+            if array.shape != expected:
+                raise InputError(
+                    f"Faces.{name}: expected shape {expected} for {faces} faces of layout "
+                    f"{self.layout.name}, got {array.shape}"
+                )
+            finite = np.isfinite(array)
+            if not finite.all():
+                index = tuple(map(int, np.argwhere(~finite)[0]))
+                raise InputError(f"Faces.{name}: expected finite values, got {array[index]} at {index}")
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+
+    @classmethod
+    def empty(cls, layout: Layout = IBUG_68) -> Faces:
+        """No face of this layout."""
+        return cls(**{name: np.empty(_shape(name, 0, layout), np.float32) for name in _SHAPES}, layout=layout)
+
+    @classmethod
+    def concatenate(cls, parts: Iterable[Faces]) -> Faces:
+        """The faces of several results, in order.
+
+        Raises:
+            InputError: no parts, whose layout would be unknown, or parts of several layouts.
+        """
+        parts = list(parts)
+        layouts = {part.layout.name: part.layout for part in parts}
+        if len(layouts) != 1:
+            got = ", ".join(sorted(layouts)) or "nothing"
+            raise InputError(f"Faces.concatenate: expected results of one layout, got {got}")
+        arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _SHAPES}
+        return cls(**arrays, layout=parts[0].layout)
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __getitem__(self, index: int | slice | Sequence[int] | Sequence[bool] | NDArray[Any]) -> Faces:
+        """The chosen faces: by integer (one face), slice, mask (N,), or integers in any order.
+
+        Raises:
+            IndexError: out of range, or an index over more than the axis of faces.
+        """
+        rows = np.atleast_1d(np.arange(len(self))[index])
+        if rows.ndim != 1:
+            raise IndexError(f"Faces: expected one index over the faces, got {index!r}")
+        return Faces(**{name: getattr(self, name)[rows] for name in _SHAPES}, layout=self.layout)
+
+    def __iter__(self) -> Iterator[Faces]:
+        """Each face in turn, as `Faces` of length 1."""
+        return (self[index] for index in range(len(self)))
+
+    def group(self, name: str) -> NDArray[np.float32]:
+        """The landmarks of one facial part, such as "left_eye": (N, G, 2), in drawing order.
+
+        Raises:
+            InputError: the layout has no such part.
+        """
+        if name not in self.layout.groups:
+            raise InputError(f"group: expected one of {', '.join(self.layout.groups)}, got {name!r}")
+        return self.landmarks[:, self.layout.groups[name]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The layout's name, and every array as nested lists under its own name, ready for JSON."""
+        return {"layout": self.layout.name, **{name: getattr(self, name).tolist() for name in _SHAPES}}
+
+    def __repr__(self) -> str:
+        faces = [
+            f"{x1 - x0:.0f} x {y1 - y0:.0f} at ({x0:.0f}, {y0:.0f}), score {score:.2f}"
+            for (x0, y0, x1, y1), score in zip(self.boxes[:_SHOWN], self.box_scores, strict=False)
+        ]
+        if len(self) > _SHOWN:
+            faces.append("...")
+        noun = "face" if len(self) == 1 else "faces"
+        return f"<{'; '.join([f'Faces: {len(self)} {noun}, {self.layout.name}', *faces])}>"
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:  # so that a copy is read-only too
+        return Faces, (*(getattr(self, name) for name in _SHAPES), self.layout)
+
+
+def _shape(name: str, faces: int, layout: Layout) -> tuple[int, ...]:
+    axes = {"N": faces, "K": len(layout)}
+    return tuple(axes[axis] if isinstance(axis, str) else axis for axis in _SHAPES[name])
+
+
+def _numbers(name: str, values: object) -> NDArray[np.float32]:
+    """Real numbers as a new float32 array."""
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, tensors not on the CPU
+        raise InputError(f"Faces.{name}: expected an array, got {type(values).__name__}: {error}") from error
+    if array.dtype.kind not in "iuf":
+        raise InputError(f"Faces.{name}: expected numbers, got dtype {array.dtype}")
+    with np.errstate(over="ignore"):
+        return np.array(array, np.float32, order="C")

@@ -1,0 +1,197 @@
+"""One result type: every axis is always there, and no array can be changed behind its back."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import pickle
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from face_landmarks.errors import InputError
+from face_landmarks.layouts import IBUG_68, Layout
+from face_landmarks.results import Faces
+
+N, K = 3, 68
+ARRAYS = ("landmarks", "landmark_scores", "boxes", "box_scores")
+
+TRIANGLE = Layout(
+    name="triangle",
+    names=("left", "right", "chin"),
+    groups=MappingProxyType({"eyes": (1, 0), "chin": (2,)}),
+    closed=frozenset(),
+    mirror=(1, 0, 2),
+    eye_corners=(0, 1),
+    eyes=((0,), (1,)),
+)
+
+
+def some_arrays(faces: int = N) -> dict[str, Any]:
+    random = np.random.default_rng(0)
+    return {
+        "landmarks": random.normal(size=(faces, K, 2)),
+        "landmark_scores": random.random((faces, K)),
+        "boxes": np.cumsum(random.random((faces, 4)), axis=1),
+        "box_scores": random.random(faces),
+    }
+
+
+def some_faces(faces: int = N) -> Faces:
+    return Faces(**some_arrays(faces))
+
+
+def assert_same(one: Faces, other: Faces) -> None:
+    assert one.layout is other.layout
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
+
+
+def test_arrays_are_float32_copies_that_cannot_be_written() -> None:
+    arrays = some_arrays()
+    arrays = {name: np.asfortranarray(array, np.float32) for name, array in arrays.items()}
+    faces = Faces(**arrays)
+    assert len(faces) == N and faces.layout is IBUG_68
+    for name, given in arrays.items():
+        array = getattr(faces, name)
+        assert array.dtype == np.float32 and array.flags.c_contiguous
+        np.testing.assert_array_equal(array, given)
+        assert not np.shares_memory(array, given)
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 0
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        faces.boxes = arrays["boxes"]  # type: ignore[misc]
+
+
+def test_no_face_keeps_every_other_axis() -> None:
+    for nobody in (Faces.empty(), some_faces()[:0], some_faces()[[]], some_faces()[np.zeros(N, bool)]):
+        assert len(nobody) == 0 and not nobody
+        assert nobody.landmarks.shape == (0, K, 2)
+        assert nobody.landmark_scores.shape == (0, K)
+        assert nobody.boxes.shape == (0, 4)
+        assert nobody.box_scores.shape == (0,)
+        assert list(nobody) == []
+        assert nobody.group("jaw").shape == (0, 17, 2)
+
+
+def test_other_layouts_have_other_landmarks() -> None:
+    assert Faces.empty(TRIANGLE).landmarks.shape == (0, 3, 2)
+    faces = Faces(np.arange(6).reshape(1, 3, 2), np.ones((1, 3)), [[0, 0, 1, 1]], [1], TRIANGLE)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(faces.group("eyes"), [[[2, 3], [0, 1]]])
+    np.testing.assert_array_equal(faces.group("chin"), [[[4, 5]]])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"landmarks": np.zeros((N, 67, 2))},
+            r"landmarks: expected shape \(3, 68, 2\) for 3 faces .*ibug-68",
+        ),
+        ({"landmarks": np.zeros((N + 1, K, 2))}, r"landmark_scores: expected shape \(4, 68\)"),
+        ({"landmarks": np.float32(1)}, r"landmarks: expected shape \(0, 68, 2\).*got \(\)"),
+        ({"landmark_scores": np.zeros((N, K, 1))}, r"landmark_scores: .*got \(3, 68, 1\)"),
+        ({"boxes": np.zeros(4)}, r"boxes: expected shape \(3, 4\) for 3 faces.*got \(4,\)"),
+        ({"box_scores": np.zeros(N - 1)}, r"box_scores: expected shape \(3,\).*got \(2,\)"),
+        ({"boxes": [[1, 2], [3]]}, "boxes: expected an array, got list"),
+        ({"boxes": None}, "boxes: expected numbers, got dtype object"),
+        ({"box_scores": ["a", "b", "c"]}, "box_scores: expected numbers, got dtype <U1"),
+        ({"box_scores": [1, np.nan, np.inf]}, r"box_scores: expected finite values, got nan at \(1,\)"),
+        ({"landmarks": np.full((N, K, 2), 1e39)}, r"landmarks: .*got inf at \(0, 0, 0\)"),
+        ({"layout": TRIANGLE}, r"expected shape \(3, 3, 2\) .*triangle, got \(3, 68, 2\)"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=f"Faces.{message}" if "layout" not in change else message):
+        Faces(**{**some_arrays(), **change})
+
+
+@pytest.mark.parametrize(
+    ("index", "rows"),
+    [
+        (0, [0]),
+        (-1, [2]),
+        (np.int64(1), [1]),
+        (slice(None), [0, 1, 2]),
+        (slice(None, None, -2), [2, 0]),
+        ([2, 0, 0], [2, 0, 0]),
+        (np.array([1, -1]), [1, 2]),
+        (np.array([True, False, True]), [0, 2]),
+        ([False, True, False], [1]),
+        (np.argsort([3, 1, 2]), [1, 2, 0]),
+        (..., [0, 1, 2]),
+    ],
+)
+def test_every_index_gives_faces(index: object, rows: list[int]) -> None:
+    arrays = some_arrays()
+    chosen = Faces(**arrays)[index]  # type: ignore[index]
+    assert isinstance(chosen, Faces)
+    assert_same(chosen, Faces(**{name: array[rows] for name, array in arrays.items()}))
+
+
+@pytest.mark.parametrize("index", [3, -4, (0, 1), None, True, [[0, 1]], [True, False], 1.0, "boxes"])
+def test_other_indices_are_refused(index: object) -> None:
+    with pytest.raises(IndexError):
+        some_faces()[index]  # type: ignore[index]
+
+
+def test_iterating_gives_each_face_in_turn() -> None:
+    faces = some_faces()
+    assert [len(face) for face in faces] == [1] * N
+    assert_same(Faces.concatenate(faces), faces)
+
+
+def test_concatenating_keeps_the_order() -> None:
+    faces = some_faces()
+    assert_same(Faces.concatenate([faces[1:], Faces.empty(), faces[0]]), faces[[1, 2, 0]])
+    assert_same(Faces.concatenate(part for part in [Faces.empty()]), Faces.empty())
+
+
+def test_only_results_of_one_layout_are_concatenated() -> None:
+    with pytest.raises(InputError, match="one layout, got nothing"):
+        Faces.concatenate([])
+    with pytest.raises(InputError, match="one layout, got ibug-68, triangle"):
+        Faces.concatenate([some_faces(), Faces.empty(TRIANGLE)])
+
+
+def test_a_group_is_a_facial_part_of_every_face() -> None:
+    faces = some_faces()
+    np.testing.assert_array_equal(faces.group("left_eye"), faces.landmarks[:, 42:48])
+    with pytest.raises(InputError, match=r"expected one of jaw, .*, got 'ear'"):
+        faces.group("ear")
+
+
+def test_a_dictionary_goes_through_json_and_back() -> None:
+    faces = some_faces()
+    data = json.loads(json.dumps(faces.to_dict()))
+    assert list(data) == ["layout", *ARRAYS] and data.pop("layout") == "ibug-68"
+    assert_same(Faces(**data), faces)
+    assert json.loads(json.dumps(Faces.empty().to_dict())) == {
+        "layout": "ibug-68",
+        **{name: [] for name in ARRAYS},
+    }
+
+
+def test_copies_are_equal_and_read_only() -> None:
+    faces = some_faces()
+    for twin in (pickle.loads(pickle.dumps(faces)), copy.deepcopy(faces)):
+        assert_same(twin, faces)
+        assert not twin.landmarks.flags.writeable
+
+
+def test_faces_are_equal_only_to_themselves() -> None:
+    faces = some_faces()
+    assert faces == faces and faces != some_faces()
+    assert len({faces, some_faces()}) == 2
+
+
+def test_the_repr_tells_how_many_where_and_how_sure() -> None:
+    arrays = some_arrays(1) | {"boxes": [[10, 20, 110, 140.4]], "box_scores": [0.987]}
+    face = Faces(**arrays)
+    assert repr(face) == "<Faces: 1 face, ibug-68; 100 x 120 at (10, 20), score 0.99>"
+    assert repr(Faces.empty()) == "<Faces: 0 faces, ibug-68>"
+    many = repr(Faces.concatenate([face] * 9))
+    assert many.startswith("<Faces: 9 faces") and many.endswith("0.99; ...>") and many.count("score") == 3
