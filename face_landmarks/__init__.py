@@ -10,13 +10,17 @@ from face_landmarks.aligner import FaceAligner, LandmarkModel, load_model
 from face_landmarks.detection import Detector
 from face_landmarks.errors import (
     AnnotationError,
+    CacheError,
+    ChecksumError,
     DetectorError,
+    DownloadError,
     FaceLandmarksError,
     ImageError,
     InputError,
     MissingDependencyError,
     UnknownModelError,
     WeightsError,
+    WeightsFormatError,
 )
 from face_landmarks.images import read_image
 from face_landmarks.layouts import Layout, get_layout
@@ -28,8 +32,11 @@ from face_landmarks.weights import ModelCard, list_models
 __all__ = [
     "MTCNN",
     "AnnotationError",
+    "CacheError",
+    "ChecksumError",
     "Detector",
     "DetectorError",
+    "DownloadError",
     "FaceAligner",
     "FaceLandmarksError",
     "Faces",
@@ -41,6 +48,7 @@ __all__ = [
     "ModelCard",
     "UnknownModelError",
     "WeightsError",
+    "WeightsFormatError",
     "__version__",
     "draw_faces",
     "get_layout",

@@ -22,7 +22,7 @@ from face_landmarks.aligner import FaceAligner
 from face_landmarks.annotations import read_folder
 from face_landmarks.errors import FaceLandmarksError, ImageError, InputError
 from face_landmarks.evaluation import evaluate
-from face_landmarks.plotting import draw_faces, plot_ced
+from face_landmarks.plotting import draw_faces, save_ced
 from face_landmarks.weights import (
     ALIASES,
     cache_folder,
@@ -114,9 +114,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     print(evaluation)
     if options.save:
         evaluation.save(options.save)
-        figure = plot_ced({options.model: evaluation.errors}).get_figure(root=True)
-        if figure is not None:
-            figure.savefig(Path(options.save) / "ced.png", dpi=150)
+        save_ced({options.model: evaluation.errors}, Path(options.save) / "ced.png")
     return 0
 
 

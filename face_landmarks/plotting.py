@@ -7,6 +7,7 @@ does not turn into a mask. matplotlib is imported only when a figure is asked fo
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -204,6 +205,22 @@ def plot_ced(errors: Mapping[str, ArrayLike], ax: Axes | None = None, max_error:
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(loc="lower right", frameon=False)
     return ax
+
+
+def save_ced(errors: Mapping[str, ArrayLike], path: str | os.PathLike[str], max_error: float = 10.0) -> None:
+    """Write `plot_ced` to a picture file, and leave no figure open.
+
+    Raises:
+        InputError, MissingDependencyError: as `plot_ced`.
+        OSError: the file cannot be written.
+    """
+    plt = _pyplot()
+    figure, ax = plt.subplots(layout="constrained")
+    try:
+        plot_ced(errors, ax, max_error)
+        figure.savefig(path, dpi=150)
+    finally:
+        plt.close(figure)
 
 
 def _paint(canvas: NDArray[np.uint8], strokes: list[tuple[Points, RGB]], dots: Points, weight: float) -> None:
