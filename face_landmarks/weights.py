@@ -321,8 +321,9 @@ def check_state_dict(
     ]
     if faults:
         more = f"\n  and {len(faults) - 5} more" if len(faults) > 5 else ""
+        where = f" in {card.file.name}" if card.file else ""
         raise WeightsFormatError(
-            f"{card.name}: expected the {len(expected_shapes)} tensors of the card's network "
+            f"{card.name}{where}: expected the {len(expected_shapes)} tensors of the card's network "
             f"{card.network}, got {len(state)}, and these do not fit:\n  "
             + "\n  ".join(sorted(faults)[:5])
             + more
