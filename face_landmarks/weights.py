@@ -175,7 +175,7 @@ ALIASES: Mapping[str, str] = {"shr-fan-68": "shr-fan-68-fast"}
 _FAN = ModelCard(
     name="2dfan4",
     summary="2DFAN-4 as published with ICCV 2017: four stacks, classic heatmaps.",
-    licence="research only; see https://www.adrianbulat.com/face-alignment",
+    licence="as published by its authors; its training data, 300W-LP, is for research only",
     layout="ibug-68",
     network={
         "landmarks": 68,
