@@ -56,6 +56,9 @@ class Layout:
         """Pairs of landmarks that trade places in a mirror, the smaller index first."""
         return tuple((i, j) for i, j in enumerate(self.mirror) if i < j)
 
+    def __hash__(self) -> int:  # a mapping has no hash, a name has
+        return hash(self.name)
+
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return get_layout, (self.name,)
 

@@ -34,8 +34,8 @@ def card(**changes):
         "layout": "ibug-68",
         "network": {"landmarks": 68, "crop_size": 256, "heatmap_size": 64},
         "format": "native",
-        "crop_scale": 0.64,
-        "crop_shift": 0.135,
+        "crop_scale": 0.61,
+        "crop_shift": 0.1365,
         "window": 5,
         "temperature": 10.0,
         "offset": (0.0, 0.0),
@@ -87,7 +87,7 @@ def test_the_offset_of_a_card_is_taken_off_in_crop_pixels():
     plain, moved = (
         spot_finder(offset=o).align(photo, boxes).landmarks[0, 0] for o in ((0.0, 0.0), (2.0, -1.0))
     )
-    crop_pixel = 0.64 * 200 / 256
+    crop_pixel = 0.61 * 200 / 256
     np.testing.assert_allclose(plain - moved, np.array([2, -1]) * crop_pixel, atol=1e-3)
 
 
@@ -155,7 +155,7 @@ def test_the_mirror_takes_away_the_lean_and_the_card_puts_it_back():
     aligner = FaceAligner(LandmarkModel(card(lean=0.025), Eyes()), detector=None, device="cpu", flip=True)
     box = [(0, 0, 200, 200)]
     landmarks = aligner.align(np.zeros((200, 200, 3), np.uint8), box).landmarks[0]
-    crop_pixel, middle = 0.64 * 400 / 256, 100.0
+    crop_pixel, middle = 0.61 * 400 / 256, 100.0
     inter_ocular = 20 * 4 * crop_pixel
     np.testing.assert_allclose(landmarks[27, 0], middle + 0.025 * inter_ocular, atol=0.01)
     np.testing.assert_allclose(landmarks[45, 0] - landmarks[36, 0], inter_ocular, atol=0.01)

@@ -233,7 +233,7 @@ def photo_folder(tmp_path):
 
 
 def test_every_annotated_face_becomes_one_centred_picture(photo_folder):
-    faces = load_faces(photo_folder, crop_size=32, crop_scale=0.64, crop_shift=0.135, margin=1.5)
+    faces = load_faces(photo_folder, crop_size=32, crop_scale=0.61, crop_shift=0.1365, margin=1.5)
     assert faces.pictures.shape == (3, 3, 48, 48) and faces.names == ("a", "b", "b")
     low, high = faces.landmarks.amin(dim=1), faces.landmarks.amax(dim=1)
     torch.testing.assert_close((low + high) / 2, torch.full((3, 2), 23.5), atol=0.1, rtol=0)

@@ -73,8 +73,8 @@ class TrainConfig:
 
     network: HourglassConfig
     layout: str = "ibug-68"
-    crop_scale: float = 0.64
-    crop_shift: float = 0.135
+    crop_scale: float = 0.61
+    crop_shift: float = 0.1365
     sigma: float = 1.5
     rounded: bool = False
     window: int = 5
