@@ -9,9 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import runpy
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -141,12 +141,8 @@ def _cache(options: argparse.Namespace) -> int:
 
 def _train(words: list[str]) -> int:
     """Hand over to `python -m face_landmarks.training`."""
-    sys.argv = ["face-landmarks train", *words]
-    try:
-        runpy.run_module("face_landmarks.training", run_name="__main__")
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
-    return 0
+    train: Callable[[Sequence[str]], int] = import_module("face_landmarks.training.__main__").main
+    return train(words)
 
 
 def _aligner(options: argparse.Namespace) -> FaceAligner:

@@ -180,10 +180,10 @@ def test_without_a_detector_boxes_are_needed():
         spot_finder(detector=None).align(photo_with_a_dot(5, 5))
 
 
-@pytest.mark.parametrize("boxes", [[[0, 0, 5, 5]], [None, None, None]])
+@pytest.mark.parametrize("boxes", [[[[0, 0, 5, 5]]], [None, None, None]])
 def test_boxes_for_another_number_of_photos_are_refused(boxes):
     with pytest.raises(InputError, match="for each of 2 images, got"):
-        spot_finder(lambda image: []).align_batch([photo_with_a_dot(5, 5)] * 2, [boxes[0]] * len(boxes))
+        spot_finder(lambda image: []).align_batch([photo_with_a_dot(5, 5)] * 2, boxes)
 
 
 @pytest.mark.parametrize("box", [(0, 0, 0, 10), (10, 0, 0, 10), (0, 0, np.nan, 10)])

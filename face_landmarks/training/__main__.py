@@ -80,7 +80,6 @@ def _parse(name: str, text: str, kind: type) -> Any:
 
 
 def _train(options: argparse.Namespace) -> float:
-    torch.set_flush_denormal(True)  # averages that fade towards zero would slow a CPU down
     config = override(RECIPES[options.recipe], options.set)
     show = not options.quiet
 

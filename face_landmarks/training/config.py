@@ -119,10 +119,10 @@ RECIPES: dict[str, TrainConfig] = {
         network=HourglassConfig(
             stacks=2, features=128, depth=3, crop_size=160, heatmap_size=40, norm="after"
         ),
-        steps=4500,
+        steps=3400,
         batch_size=32,
         learning_rate=1.5e-3,
-        validate_every=300,
+        validate_every=170,
     ),
     # The paper's scale, for a data-centre GPU.
     "shr-fan-68-gpu": TrainConfig(
