@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from face_landmarks.errors import InputError, WeightsError
+from face_landmarks.errors import InputError
 
 NormOrder = Literal["before", "after"]
 
@@ -239,25 +239,21 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
 
 
 def convert_fan_state_dict(state: Mapping[str, Tensor], config: HourglassConfig) -> dict[str, Tensor]:
-    """The published 2DFAN-4 weights under this module's names; every key is accounted for.
+    """The published 2DFAN-4 weights under this module's names.
+
+    The published file is older than torch 0.4.1 and does not count the batches its norms have
+    seen; no prediction depends on that count, and it is entered as 0.
 
     Args:
         state: the published state dict, keys like "m0.b2_4.bn1.weight".
         config: the network it is for; norm "before".
 
-    Raises:
-        WeightsError: a key that FAN does not have.
+    Returns:
+        The same tensors. A key that FAN does not have keeps its name, for `check_state_dict` to find.
     """
-    converted, unknown = {}, []
-    for name, value in state.items():
-        new = _fan_name(name, config.depth)
-        if new is None:
-            unknown.append(name)
-        else:
-            converted[new] = value
-    if unknown:
-        raise WeightsError(f"FAN state dict: expected keys of FAN's modules, got {', '.join(unknown[:5])}")
-    return converted
+    converted = {_fan_name(name, config.depth) or name: value for name, value in state.items()}
+    norms = [name.removesuffix("running_mean") for name in converted if name.endswith(".running_mean")]
+    return {f"{norm}num_batches_tracked": torch.tensor(0) for norm in norms} | converted
 
 
 _FAN_STEM = {"conv1": "conv", "bn1": "bn", "conv2": "block1", "conv3": "block2", "conv4": "block3"}

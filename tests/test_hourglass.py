@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from face_landmarks.errors import InputError, WeightsError
+from face_landmarks.errors import InputError
 from face_landmarks.hourglass import (
     HourglassConfig,
     StackedHourglass,
@@ -88,9 +88,19 @@ def test_each_published_level_feeds_the_level_it_is_named_after():
     }
 
 
-def test_a_key_that_fan_does_not_have_is_refused():
-    with pytest.raises(WeightsError, match=r"surprise\.weight"):
-        convert_fan_state_dict({"surprise.weight": torch.zeros(1)}, HourglassConfig())
+def test_a_key_that_fan_does_not_have_keeps_its_name_and_so_fits_nothing():
+    surprise = {"surprise.weight": torch.zeros(1)}
+    assert convert_fan_state_dict(surprise, HourglassConfig()) == surprise
+
+
+@pytest.mark.parametrize("stacks", [1, 4])
+def test_a_file_from_before_batches_were_counted_fits_as_well(stacks):
+    config = HourglassConfig(stacks=stacks)
+    with torch.device("meta"):
+        ours = StackedHourglass(config).state_dict()
+        old = {n: torch.empty(s) for n, s in published_names(stacks).items() if "num_batches" not in n}
+    converted = convert_fan_state_dict(old, config)
+    assert {k: v.shape for k, v in converted.items()} == {k: v.shape for k, v in ours.items()}
 
 
 @pytest.mark.parametrize("norm", ["before", "after"])
