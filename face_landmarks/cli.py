@@ -1,7 +1,8 @@
 """The `face-landmarks` command.
 
-Exit codes: 0 all done; 1 some photos could not be read (the others are done), or the cache holds a
-damaged file; 2 nothing was done, because an argument, a model or a folder cannot be used.
+Exit codes: 0 all done; 1 some photos could not be read (the others are done), a video ended early, or
+the cache holds a damaged file; 2 nothing was done, because an argument, a model, a video or a folder
+cannot be used.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from face_landmarks.annotations import read_folder
 from face_landmarks.errors import FaceLandmarksError, ImageError, InputError
 from face_landmarks.evaluation import evaluate
 from face_landmarks.plotting import draw_faces, save_ced
+from face_landmarks.video import FaceTracker, Video, VideoWriter
 from face_landmarks.weights import (
     ALIASES,
     cache_folder,
@@ -33,6 +35,8 @@ from face_landmarks.weights import (
     list_models,
 )
 
+_WHOLE = 0.95  # of the frames a video's header announces; headers are off by some
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
@@ -40,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[:1] == ["train"]:  # the training wing has its own parser and is not part of the package's floors
         return _train(words[1:])
     options = _parser().parse_args(words)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("face_landmarks").setLevel(logging.INFO)
     try:
         run: Callable[[argparse.Namespace], int] = options.run
         return run(options)
@@ -85,6 +90,50 @@ def _drawing_path(target: str | None, photos: Sequence[str]) -> Callable[[str], 
     return lambda photo: folder / f"{Path(photo).stem}.png"
 
 
+def _video(options: argparse.Namespace) -> int:
+    video = Video(int(options.video) if options.video.isdecimal() else options.video)
+    tracker = FaceTracker(
+        _aligner(options),
+        frame_rate=video.frame_rate,
+        detect_every=options.detect_every,
+        smooth=not options.raw,
+    )
+    total = options.frames or video.frame_count
+    frames, identities, start = 0, set[int](), time.perf_counter()
+    with ExitStack() as stack:
+        lines = None if options.draw else sys.stdout
+        if options.json:
+            lines = stack.enter_context(_open(Path(options.json)))
+        writer = stack.enter_context(VideoWriter(options.draw, video.frame_rate)) if options.draw else None
+        progress = tqdm(total=total or None, unit=" frames", disable=not sys.stderr.isatty())
+        stack.enter_context(progress)
+        for frame in islice(_until_interrupted(video), options.frames):
+            tracked = tracker.update(frame)
+            if lines:
+                row = {"frame": frames, "seconds": frames / video.frame_rate, **tracked.to_dict()}
+                print(json.dumps(row), file=lines)
+            if writer:
+                writer.write(draw_faces(frame, tracked.faces))
+            identities.update(tracked.identities.tolist())
+            frames += 1
+            progress.update()
+    rate = frames / (time.perf_counter() - start)
+    count = f"{len(identities)} face{'s' * (len(identities) != 1)}"
+    print(f"{options.video}: {frames} frames, {count}, {rate:.1f} frames/s", file=sys.stderr)
+    return 1 if frames < _WHOLE * total else 0
+
+
+def _until_interrupted(video: Video) -> Iterator[Any]:
+    """The frames of a video; Ctrl-C ends it as its last frame would, which is how a camera ends."""
+    frames = iter(video)
+    while True:
+        try:
+            frame = next(frames)
+        except (StopIteration, KeyboardInterrupt):
+            return
+        yield frame
+
+
 def _models(options: argparse.Namespace) -> int:
     cards = [get_card(name) for name in list_models()]
     if options.json:
@@ -115,6 +164,12 @@ def _evaluate(options: argparse.Namespace) -> int:
     if options.save:
         evaluation.save(options.save)
         save_ced({options.model: evaluation.errors}, Path(options.save) / "ced.png")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    aligner = FaceAligner(options.model, detector=None, device="cpu")
+    print(aligner.export(options.path, decode=options.decode))
     return 0
 
 
@@ -150,10 +205,19 @@ def _aligner(options: argparse.Namespace) -> FaceAligner:
 
 
 def _write_picture(path: Path, picture: Any) -> None:
-    done, data = cv2.imencode(path.suffix or ".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    if not done:
-        raise InputError(f"--draw: expected a picture type such as .png or .jpg, got {path.name!r}")
+    try:
+        _, data = cv2.imencode(path.suffix or ".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    except cv2.error as error:
+        raise InputError(f"--draw: expected a picture type such as .png, got {path.name!r}") from error
     _write(path, data.tobytes())
+
+
+def _open(path: Path) -> IO[str]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: expected a place to write to, got {error.strerror or error}") from error
 
 
 def _write(path: Path, content: str | bytes) -> None:
@@ -162,6 +226,13 @@ def _write(path: Path, content: str | bytes) -> None:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
     except OSError as error:
         raise InputError(f"{path}: expected a place to write to, got {error.strerror or error}") from error
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {number}")
+    return number
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -182,6 +253,23 @@ def _parser() -> argparse.ArgumentParser:
     align.add_argument("--draw", metavar="PATH", help="draw them: a picture, or a folder for many photos")
     align.set_defaults(run=_align)
 
+    video = commands.add_parser("video", parents=[model], help="follow the faces of a video or a camera")
+    video.add_argument("video", metavar="VIDEO", help="a file, a URL, or the number of a camera")
+    video.add_argument("--draw", metavar="FILE", help="draw the faces into this video, e.g. out.mp4")
+    video.add_argument(
+        "--json", metavar="FILE", help="a line of JSON per frame; to stdout if nothing is drawn"
+    )
+    video.add_argument("--frames", type=_positive, metavar="N", help="stop after this many")
+    video.add_argument(
+        "--detect-every",
+        type=_positive,
+        default=30,
+        metavar="N",
+        help="frames between looks of the face detector (default: %(default)s)",
+    )
+    video.add_argument("--raw", action="store_true", help="landmarks as measured, not steadied")
+    video.set_defaults(run=_video)
+
     models = commands.add_parser("models", help="list the models, with licence and scores")
     models.add_argument("--json", action="store_true", help="print the full cards")
     models.set_defaults(run=_models)
@@ -196,6 +284,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     score.add_argument("--save", metavar="DIR", help="write summary.json, faces.csv and ced.png here")
     score.set_defaults(run=_evaluate)
+
+    export = commands.add_parser("export", help="write a model as ONNX")
+    export.add_argument("model", nargs="?", default="shr-fan-68", help="name or file (default: %(default)s)")
+    export.add_argument("path", metavar="OUT.onnx")
+    export.add_argument("--decode", action="store_true", help="landmarks come out, instead of heatmaps")
+    export.set_defaults(run=_export)
 
     fetch = commands.add_parser("download", help="put a model's weights into the cache")
     fetch.add_argument("model")

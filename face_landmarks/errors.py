@@ -11,6 +11,7 @@ FaceLandmarksError
 │   ├── ChecksumError                    a file is not the one its card describes
 │   └── WeightsFormatError               a file or card that cannot be read, or is not of this network
 ├── DetectorError (RuntimeError)         a face detector that broke its contract
+├── ExportError (RuntimeError)           a network that cannot be exported, or comes out different
 └── MissingDependencyError (ImportError) an optional package is needed and not installed
 """
 
@@ -62,6 +63,10 @@ class WeightsFormatError(WeightsError):
 
 class DetectorError(FaceLandmarksError, RuntimeError):
     """A face detector returned something that is not boxes and scores."""
+
+
+class ExportError(FaceLandmarksError, RuntimeError):
+    """A network cannot be exported, or the file does not give the network's answers."""
 
 
 class MissingDependencyError(FaceLandmarksError, ImportError):

@@ -54,6 +54,7 @@ __all__ = [
     "list_models",
     "load_weights",
     "save_weights",
+    "write_whole",
 ]
 
 _PRETRAINED = Path(__file__).with_name("pretrained")
@@ -168,13 +169,18 @@ def _from_dict(kind: type[_Card], values: Mapping[str, Any]) -> _Card:
 
 ALIASES: Mapping[str, str] = {"shr-fan-68": "shr-fan-68-fast"}
 
-# Classic FAN targets are Gaussians of 1.75 cells, read well by the default decoder. Training read
-# one-based labels as if they were zero-based and cut its 256 px crops from 360 px of the photo:
-# one photo pixel, less the half that pixel centres account for, is 0.36 crop pixels. Mirrored
-# training cancels it in x. Derived from the published training code, not measured.
+# Classic FAN targets are Gaussians of 1.75 cells, read well by the default decoder.
+#
+# The offset is DERIVED, NOT MEASURED: no face has been scored with it. Training read one-based
+# labels as if they were zero-based and cut its 256 px crops from 360 px of the photo: one photo
+# pixel, less the half that pixel centres account for, is 0.36 crop pixels. Mirrored training cancels
+# it in x. To measure it: `face-landmarks evaluate --model 2dfan4` prints the mean signed error.
 _FAN = ModelCard(
     name="2dfan4",
-    summary="2DFAN-4 as published with ICCV 2017: four stacks, classic heatmaps.",
+    summary=(
+        "2DFAN-4 as published with ICCV 2017: four stacks, classic heatmaps. The offset is derived "
+        "from its published training code, not measured."
+    ),
     licence="as published by its authors; its training data, 300W-LP, is for research only",
     layout="ibug-68",
     network={
@@ -320,13 +326,17 @@ def check_state_dict(
         if tuple(expected_shapes[key]) != tuple(state[key].shape)
     ]
     if faults:
-        more = f"\n  and {len(faults) - 5} more" if len(faults) > 5 else ""
-        where = f" in {card.file.name}" if card.file else ""
+        more = [f"and {len(faults) - 5} more"] if len(faults) > 5 else []
+        file = card.file and (
+            f"\n  url       {' '.join(card.file.urls) or 'none'}"
+            f"\n  file      {card.file.name}, {card.file.size} bytes, sha256 {card.file.sha256}"
+            "\n  by hand   the file is whole, but of another network: name its own model, or mend its card"
+        )
         raise WeightsFormatError(
-            f"{card.name}{where}: expected the {len(expected_shapes)} tensors of the card's network "
-            f"{card.network}, got {len(state)}, and these do not fit:\n  "
-            + "\n  ".join(sorted(faults)[:5])
-            + more
+            f"{card.name}: expected the {len(expected_shapes)} tensors of the card's network "
+            f"{card.network}, got {len(state)}, and these do not fit:\n    "
+            + "\n    ".join(sorted(faults)[:5] + more)
+            + (file or "")
         )
 
 
@@ -427,6 +437,16 @@ def save_weights(path: str | os.PathLike[str], state: Mapping[str, Tensor], card
         raise InputError(f"path: expected a name that ends in .safetensors, got {path.name!r}")
     inner = json.dumps(replace(card, file=None).to_dict())
     data = save({key: value.detach().cpu().contiguous() for key, value in state.items()}, {"card": inner})
+    write_whole(path, data)
+    return replace(card, file=WeightsFile(path.name, sha256_of(data), len(data)))
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file in one step, so that a reader finds the old one or the new one.
+
+    Raises:
+        WeightsError: the file cannot be written.
+    """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(data)
@@ -434,7 +454,6 @@ def save_weights(path: str | os.PathLike[str], state: Mapping[str, Tensor], card
     except OSError as error:
         remove(temporary)
         raise WeightsError(f"{path}: expected a place to write to, got {error.strerror or error}") from error
-    return replace(card, file=WeightsFile(path.name, sha256_of(data), len(data)))
 
 
 # --- Cache ------------------------------------------------------------------------------------

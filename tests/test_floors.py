@@ -20,7 +20,7 @@ FLOORS = {
         5: "cli compat",
         4: "plotting video evaluation",
         3: "aligner",
-        2: "hourglass mtcnn",
+        2: "export hourglass mtcnn",
         1: "annotations detection geometry heatmap images metrics results weights",
         0: "downloads layouts",
         -1: "_version errors",  # the bedrock: no imports at all

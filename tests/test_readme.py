@@ -69,6 +69,7 @@ PUBLIC_NAMES = [
     "Detector",
     "DetectorError",
     "DownloadError",
+    "ExportError",
     "FaceAligner",
     "FaceLandmarksError",
     "Faces",
