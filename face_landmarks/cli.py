@@ -11,12 +11,16 @@ import argparse
 import json
 import logging
 import sys
+import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import cv2
+from tqdm import tqdm
 
 from face_landmarks._version import __version__
 from face_landmarks.aligner import FaceAligner
@@ -98,16 +102,18 @@ def _video(options: argparse.Namespace) -> int:
         detect_every=options.detect_every,
         smooth=not options.raw,
     )
-    total = options.frames or video.frame_count
+    total = min(filter(None, (video.frame_count, options.frames)), default=0)
     frames, identities, start = 0, set[int](), time.perf_counter()
     with ExitStack() as stack:
         lines = None if options.draw else sys.stdout
         if options.json:
             lines = stack.enter_context(_open(Path(options.json)))
         writer = stack.enter_context(VideoWriter(options.draw, video.frame_rate)) if options.draw else None
-        progress = tqdm(total=total or None, unit=" frames", disable=not sys.stderr.isatty())
-        stack.enter_context(progress)
-        for frame in islice(_until_interrupted(video), options.frames):
+        progress = stack.enter_context(
+            tqdm(total=total or None, unit=" frames", disable=not sys.stderr.isatty())
+        )
+        stack.enter_context(suppress(KeyboardInterrupt))  # how a camera is ended: the files are finished
+        for frame in islice(video, options.frames):
             tracked = tracker.update(frame)
             if lines:
                 row = {"frame": frames, "seconds": frames / video.frame_rate, **tracked.to_dict()}
@@ -121,17 +127,6 @@ def _video(options: argparse.Namespace) -> int:
     count = f"{len(identities)} face{'s' * (len(identities) != 1)}"
     print(f"{options.video}: {frames} frames, {count}, {rate:.1f} frames/s", file=sys.stderr)
     return 1 if frames < _WHOLE * total else 0
-
-
-def _until_interrupted(video: Video) -> Iterator[Any]:
-    """The frames of a video; Ctrl-C ends it as its last frame would, which is how a camera ends."""
-    frames = iter(video)
-    while True:
-        try:
-            frame = next(frames)
-        except (StopIteration, KeyboardInterrupt):
-            return
-        yield frame
 
 
 def _models(options: argparse.Namespace) -> int:
@@ -183,9 +178,11 @@ def _cache(options: argparse.Namespace) -> int:
         for file in clear_cache():
             print(f"removed {file.path}")
         return 0
+    files, damaged = cached_files(), False
     print(cache_folder())
-    damaged = False
-    for file in cached_files():
+    if not files:
+        print("  empty")
+    for file in files:
         state = "incomplete" if file.sha256 is None else ""
         if options.action == "verify" and file.sha256 is not None:
             state = "whole" if file.verify() else "damaged"

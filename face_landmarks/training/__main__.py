@@ -19,6 +19,7 @@ from face_landmarks.training.config import RECIPES, AugmentConfig, TrainConfig
 from face_landmarks.training.data import FaceSet, load_faces, load_unlabelled
 from face_landmarks.training.export import export_model
 from face_landmarks.training.loop import Trainer, TrainingData
+from face_landmarks.weights import load_weights
 
 _Config = TypeVar("_Config", TrainConfig, HourglassConfig, AugmentConfig)
 
@@ -102,12 +103,14 @@ def _train(options: argparse.Namespace) -> float:
         large_pose=faces(options.large_pose, margin) if options.large_pose else None,
         unlabelled=load_unlabelled(photos, picture_size) if photos else None,
     )
+    initial = _initial_weights(options.init, config) if options.init else None
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     trainer = Trainer(
         config,
         data,
         options.out,
         device=device,
+        initial=initial,
         precision=getattr(torch, options.precision),
         compile=not options.no_compile,
     )
@@ -125,6 +128,19 @@ def _train(options: argparse.Namespace) -> float:
     return best
 
 
+def _initial_weights(model: str, config: TrainConfig) -> dict[str, torch.Tensor]:
+    """The weights to fine-tune.
+
+    Raises:
+        InputError: they are of a network of another shape.
+        WeightsError: they cannot be had.
+    """
+    card, state = load_weights(model)
+    if card.format != "native" or HourglassConfig(**card.network) != config.network:
+        raise InputError(f"--init: expected weights of {config.network}, got those of {card.network}")
+    return state
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m face_landmarks.training", description=__doc__)
     add = parser.add_argument
@@ -134,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--large-pose", metavar="DIR", help="secondary labelled photos, e.g. 300W-LP")
     add("--unlabelled", metavar="DIR", help="face photos without landmarks, for the Siamese term")
     add("--out", required=True, metavar="DIR", help="the run's folder; a run found there goes on")
+    add("--init", metavar="MODEL", help="fine-tune this model, by name or file, of the recipe's shape")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting, e.g. steps=100")
     add("--device", help="cpu, cuda, cuda:1, ...; the best present if not given")
     add("--precision", choices=("bfloat16", "float32"), default="bfloat16")

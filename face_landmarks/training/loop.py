@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,7 @@ class Trainer:
         data: the faces.
         folder: where `checkpoint.pt`, `best.pt` and `log.csv` go.
         device: where to train.
+        initial: state dict to start from, e.g. an embedded model's, to fine-tune it; random if None.
         precision: torch.bfloat16 runs the network under autocast, torch.float32 does not.
         compile: compile the network; a minute at the start, up to twice the speed after.
     """
@@ -81,6 +82,7 @@ class Trainer:
         folder: str | os.PathLike[str],
         *,
         device: torch.device | str = "cpu",
+        initial: Mapping[str, Tensor] | None = None,
         precision: torch.dtype = torch.bfloat16,
         compile: bool = True,
     ) -> None:
@@ -91,7 +93,10 @@ class Trainer:
         self.precision = precision
         self.data = data.to(self.device)
         self.folder = Path(folder)
-        self.network = StackedHourglass(config.network).to(self.device).to(memory_format=torch.channels_last)
+        self.network = StackedHourglass(config.network)
+        if initial is not None:
+            self.network.load_state_dict(initial, strict=True)
+        self.network = self.network.to(self.device).to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
         self.forward: Callable[[Tensor], list[Tensor]] = self.network.forward_stacks
         if compile:
