@@ -120,7 +120,7 @@ class Faces:
 
     def to_dict(self) -> dict[str, Any]:
         """The layout's name, and every array as nested lists under its own name, ready for JSON."""
-        return {"layout": self.layout.name, **{name: getattr(self, name).tolist() for name in _SHAPES}}
+        return {"layout": self.layout.name, **{name: _decimals(getattr(self, name)) for name in _SHAPES}}
 
     def __repr__(self) -> str:
         faces = [
@@ -139,6 +139,11 @@ class Faces:
 def _shape(name: str, faces: int, layout: Layout) -> tuple[int, ...]:
     axes = {"N": faces, "K": len(layout)}
     return tuple(axes[axis] if isinstance(axis, str) else axis for axis in _SHAPES[name])
+
+
+def _decimals(array: NDArray[np.float32]) -> Any:
+    """Nested lists of the shortest numbers that read back as these: 0.1, not 0.10000000149011612."""
+    return array.astype("U16").astype(np.float64).tolist()
 
 
 def _numbers(name: str, values: object) -> NDArray[np.float32]:

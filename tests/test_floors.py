@@ -18,11 +18,11 @@ FLOORS = {
     for floor, names in {
         6: "__init__ __main__",
         5: "cli compat",
-        4: "plotting video evaluation",
+        4: "crops evaluation folders plotting video",
         3: "aligner",
         2: "export hourglass mtcnn",
         1: "annotations detection geometry heatmap images metrics results weights",
-        0: "downloads layouts",
+        0: "downloads forking layouts",
         -1: "_version errors",  # the bedrock: no imports at all
     }.items()
     for name in names.split()
