@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from published import published_names
 
 from face_landmarks.errors import InputError
 from face_landmarks.hourglass import (
@@ -16,48 +17,6 @@ SMALL = {"landmarks": 5, "features": 16, "depth": 2, "crop_size": 32, "heatmap_s
 
 def parameters(network):
     return sum(p.numel() for p in network.parameters())
-
-
-def published_names(stacks, depth=4):
-    """Keys of the published 2DFAN state dict with the shapes of the tensors behind them."""
-    names = {}
-
-    def norm(name, channels):
-        for leaf in ("weight", "bias", "running_mean", "running_var"):
-            names[f"{name}.{leaf}"] = (channels,)
-        names[f"{name}.num_batches_tracked"] = ()
-
-    def conv(name, cin, cout, size, bias=True):
-        names[f"{name}.weight"] = (cout, cin, size, size)
-        if bias:
-            names[f"{name}.bias"] = (cout,)
-
-    def block(name, cin, cout):
-        for i, (a, b) in enumerate(((cin, cout // 2), (cout // 2, cout // 4), (cout // 4, cout // 4)), 1):
-            norm(f"{name}.bn{i}", a)
-            conv(f"{name}.conv{i}", a, b, 3, bias=False)
-        if cin != cout:
-            norm(f"{name}.downsample.0", cin)
-            conv(f"{name}.downsample.2", cin, cout, 1, bias=False)
-
-    conv("conv1", 3, 64, 7)
-    norm("bn1", 64)
-    block("conv2", 64, 128)
-    block("conv3", 128, 128)
-    block("conv4", 128, 256)
-    for i in range(stacks):
-        for level in range(1, depth + 1):
-            for part in ("b1", "b2", "b3"):
-                block(f"m{i}.{part}_{level}", 256, 256)
-        block(f"m{i}.b2_plus_1", 256, 256)
-        block(f"top_m_{i}", 256, 256)
-        conv(f"conv_last{i}", 256, 256, 1)
-        norm(f"bn_end{i}", 256)
-        conv(f"l{i}", 256, 68, 1)
-        if i < stacks - 1:
-            conv(f"bl{i}", 256, 256, 1)
-            conv(f"al{i}", 68, 256, 1)
-    return names
 
 
 @pytest.mark.parametrize(("stacks", "millions"), [(1, 6.25), (2, 12.1), (4, 23.8)])
