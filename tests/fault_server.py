@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -67,12 +68,14 @@ class FaultServer:
         content: the file.
         script: replies to the first requests, in order; later ones get `otherwise`.
         requests: all requests so far.
+        tls: with its certificate, to speak https.
     """
 
     content: bytes
     script: list[Reply] = field(default_factory=list)
     otherwise: Reply = field(default_factory=Reply)
     requests: list[Request] = field(default_factory=list)
+    tls: ssl.SSLContext | None = None
 
     def __enter__(self) -> FaultServer:
         self._lock, self._closing = threading.Lock(), threading.Event()
@@ -88,6 +91,8 @@ class FaultServer:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if self.tls:
+            self._server.socket = self.tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()
         return self
@@ -101,7 +106,7 @@ class FaultServer:
         self._thread.join()
 
     def url(self, path: str = "/weights.bin") -> str:
-        return f"http://127.0.0.1:{self._server.server_port}{path}"
+        return f"http{'s' * bool(self.tls)}://127.0.0.1:{self._server.server_port}{path}"
 
     @property
     def ranges(self) -> list[str | None]:

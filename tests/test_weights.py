@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import os
 import pickle
+import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -177,6 +180,37 @@ def test_embedded_models_load_with_every_socket_closed(monkeypatch: pytest.Monke
     assert not weights.cache_folder().exists()
 
 
+SEALED = """
+import sys
+used = []
+def refuse(event, arguments):
+    if event.startswith("socket.") and event != "socket.gethostname":
+        used.append((event, arguments))
+        raise PermissionError(f"{event} {arguments}")
+sys.addaudithook(refuse)
+from face_landmarks import FaceAligner
+faces = FaceAligner(device="cpu").align(sys.argv[1])
+assert faces.landmarks.shape == (1, 68, 2)
+print(*{event for event, _ in used} - {"socket.__new__"})
+"""
+
+
+def test_a_photo_becomes_landmarks_with_every_socket_closed(temporary_home: Path) -> None:
+    """From the import to MTCNN and back; urllib3 tries at its import whether a socket can be had."""
+    photo = SOURCE / "examples" / "data" / "astronaut.jpg"
+    done = subprocess.run(
+        [sys.executable, "-c", SEALED, str(photo)],
+        env={**os.environ, "PYTHONPATH": str(SOURCE), "HOME": str(temporary_home)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "\n"
+    assert not weights.cache_folder().exists()
+
+
 # --- Files ------------------------------------------------------------------------------------
 
 
@@ -325,6 +359,11 @@ def test_a_state_dict_of_another_network_is_explained() -> None:
         weights.check_state_dict(card(), STATE, {"conv.weight": (3, 5), "head": (1,)})
     for fault in ("missing head", "unknown bn.steps", "conv.weight: expected (3, 5), got (3, 2)"):
         assert fault in str(caught.value)
+    fan = weights.get_card("2dfan4")
+    with pytest.raises(WeightsFormatError, match="2dfan4: expected") as caught:
+        weights.check_state_dict(fan, STATE, expected | {"head": (1,)})
+    for fact in (fan.file.urls[0], fan.file.name, str(fan.file.size), fan.file.sha256, "by hand"):
+        assert fact in str(caught.value)
     with pytest.raises(WeightsFormatError, match="and 4 more"):
         weights.check_state_dict(card(), {}, {f"layer{n}": (1,) for n in range(9)})
 
@@ -356,8 +395,6 @@ def test_a_url_is_a_model_with_its_hash(server: FaultServer, tmp_path: Path, cac
 
 
 def test_the_published_fan_comes_through_the_network(server: FaultServer, pretrained: Path) -> None:
-    import io
-
     buffer = io.BytesIO()
     torch.save(fan_state(stacks=4), buffer)
     server.content = buffer.getvalue()
@@ -566,6 +603,47 @@ def test_mirrors_are_asked_in_turn(server: FaultServer, pretrained: Path) -> Non
     assert [request.path for request in server.requests] == ["/0", "/1", "/2", "/2", "/2", "/3"]
 
 
+def test_a_proxy_is_asked_as_requests_would(
+    server: FaultServer, pretrained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "")
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, server.url(""))
+    register(pretrained, "http://127.0.0.1:1/a.bin")  # nobody listens there
+    assert weights.download("tiny").read_bytes() == CONTENT
+    assert [request.path for request in server.requests] == ["http://127.0.0.1:1/a.bin"]
+    register(pretrained, "https://example.com/other.bin", data=OTHER)  # it refuses to tunnel
+    with pytest.raises(
+        DownloadError, match="Tunnel connection failed: 501[^$]*behind a proxy set HTTPS_PROXY"
+    ):
+        weights.download("tiny")
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl to make a certificate")
+def test_a_certificate_authority_is_believed_as_requests_would(
+    pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    request = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 "
+        "-subj /CN=test -addext subjectAltName=IP:127.0.0.1"
+    )
+    files = ["-out", str(certificate), "-keyout", str(key)]
+    subprocess.run([*request.split(), *files], check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    with FaultServer(CONTENT, tls=tls) as server:
+        register(pretrained, server.url())
+        with pytest.raises(DownloadError, match="CERTIFICATE_VERIFY_FAILED[^$]*REQUESTS_CA_BUNDLE"):
+            weights.download("tiny")
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+        assert weights.download("tiny").read_bytes() == CONTENT
+        assert len(server.requests) == 1
+
+
 def test_redirects_are_followed(server: FaultServer, pretrained: Path) -> None:
     register(pretrained, server.url("/old"))
     server.script[:] = [
@@ -619,6 +697,33 @@ def test_a_closed_port_is_a_download_error(pretrained: Path) -> None:
     register(pretrained, url)
     with pytest.raises(DownloadError, match="Connection refused"):
         weights.download("tiny")
+
+
+@pytest.mark.parametrize("kind", [DownloadError, ChecksumError, CacheError, WeightsFormatError])
+def test_every_failure_tells_all_there_is_to_know(
+    server: FaultServer, pretrained: Path, cache: Path, kind: type[WeightsError]
+) -> None:
+    path, found = register(pretrained, server.url()), "nothing"
+    if kind is DownloadError:
+        server.otherwise = Reply(status=404)
+    elif kind is ChecksumError:
+        server.content, found = OTHER, f"64 bytes, sha256 {sha256(OTHER)}"
+    elif kind is CacheError:
+        cache.write_bytes(b"in the way")
+    else:  # the right bytes, which are no model
+        found = f"64 bytes, sha256 {sha256(CONTENT)}"
+    with pytest.raises(WeightsError) as caught:
+        weights.load_weights("tiny")
+    assert type(caught.value) is kind
+    problem, *facts = [line for line in str(caught.value).splitlines() if "tried" not in line]
+    assert problem.startswith("tiny: ")
+    assert facts[:4] == [
+        f"  url       {server.url()}",
+        f"  path      {path}",
+        f"  expected  64 bytes, sha256 {sha256(CONTENT)}",
+        f"  found     {found}",
+    ]
+    assert facts[4].startswith("  by hand   ") and len(facts) == 5
 
 
 # --- Cache ------------------------------------------------------------------------------------
@@ -798,6 +903,20 @@ def test_progress_is_on_stderr_when_asked_for(
     out, err = capsys.readouterr()
     assert out == ""
     assert ("tiny" in err) == shown
+
+
+def test_progress_is_shown_on_a_terminal(
+    server: FaultServer, pretrained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    register(pretrained, server.url())
+    weights.download("tiny")
+    assert "tiny" in terminal.getvalue() and "64.0/64.0" in terminal.getvalue()
 
 
 # --- Many processes ---------------------------------------------------------------------------
