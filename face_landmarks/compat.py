@@ -1,0 +1,247 @@
+"""`FaceAlignment` with the signatures of face-alignment 1.5: change the import, keep the program.
+
+    from face_landmarks import compat as face_alignment
+
+    fa = face_alignment.FaceAlignment(face_alignment.LandmarksType.TWO_D, device="cpu")
+    landmarks = fa.get_landmarks("photo.jpg")  # a list of (68, 2) arrays, or None
+
+What differs is said in docs/migration.md: landmarks are not rounded, the detector is MTCNN, and
+what cannot be worked with raises an `InputError`.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from enum import IntEnum
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from face_landmarks.aligner import FaceAligner
+from face_landmarks.detection import Detector, run_detector
+from face_landmarks.errors import InputError
+from face_landmarks.images import ImageSource, read_image
+from face_landmarks.mtcnn import MTCNN
+from face_landmarks.results import Faces
+
+Boxes: TypeAlias = "Sequence[ArrayLike]"
+_DETECTORS: Final = ("sfd", "blazeface", "dlib", "retinaface", "scrfd", "yunet", "mtcnn")
+
+
+class LandmarksType(IntEnum):
+    """Kinds of landmarks; only TWO_D is offered. The old names are aliases."""
+
+    TWO_D = 1
+    TWO_HALF_D = 2
+    THREE_D = 3
+    _2D = 1
+    _2halfD = 2
+    _3D = 3
+
+
+class NetworkSize(IntEnum):
+    """Sizes of face-alignment's network; here the model decides."""
+
+    LARGE = 4
+
+
+class FaceAlignment:
+    """Landmarks by `FaceAligner`, asked and answered as face-alignment 1.5 does.
+
+    Args:
+        landmarks_type: `LandmarksType.TWO_D`.
+        network_size: `NetworkSize.LARGE`; it does not choose the network, `model` does.
+        device: where the networks run, "cuda" as in face-alignment.
+        dtype: type the landmark network computes in.
+        flip_input: also look at every face in the mirror.
+        face_detector: any of face-alignment's names, which all mean MTCNN here; or a
+            `face_landmarks.Detector`. "folder" is not offered: pass the boxes as `detected_faces`.
+        face_detector_kwargs: arguments of `face_landmarks.MTCNN`.
+        verbose: accepted and not used.
+        compile: accepted and not used: there is nothing to wait for.
+        max_batch_size: crops per network call.
+        model: as in `FaceAligner`.
+
+    Attributes:
+        face_detector: its `detect_from_image` and `detect_from_batch` give boxes (5,): x0 y0 x1 y1
+            and score.
+
+    Raises:
+        InputError: 3D landmarks, or another argument that is not offered.
+    """
+
+    def __init__(
+        self,
+        landmarks_type: LandmarksType,
+        network_size: NetworkSize = NetworkSize.LARGE,
+        device: str = "cuda",
+        dtype: torch.dtype = torch.float32,
+        flip_input: bool = True,
+        face_detector: str | Detector = "sfd",
+        face_detector_kwargs: Mapping[str, Any] | None = None,
+        verbose: bool = False,
+        compile: bool = True,
+        max_batch_size: int = 1,
+        *,
+        model: str | os.PathLike[str] = "shr-fan-68",
+    ) -> None:
+        if landmarks_type != LandmarksType.TWO_D:
+            raise InputError(
+                "landmarks_type: expected LandmarksType.TWO_D, as this package finds 2D landmarks only; "
+                f"got {landmarks_type!r}"
+            )
+        if network_size != NetworkSize.LARGE:
+            raise InputError(f"network_size: expected NetworkSize.LARGE, got {network_size!r}")
+        if isinstance(face_detector, str) and face_detector not in _DETECTORS:
+            raise InputError(
+                f"face_detector: expected one of {', '.join(_DETECTORS)} or a callable, got {face_detector!r}"
+            )
+        self.landmarks_type = LandmarksType(landmarks_type)
+        self.device = device
+        self.dtype = dtype
+        self.flip_input = flip_input
+        self.verbose = verbose
+        self.max_batch_size = max_batch_size
+        self._aligner = FaceAligner(
+            model, detector=None, device=device, dtype=dtype, batch_size=max_batch_size, flip=flip_input
+        )
+        if isinstance(face_detector, str):
+            try:
+                face_detector = MTCNN(device=device, **(face_detector_kwargs or {}))
+            except TypeError as error:
+                raise InputError(f"face_detector_kwargs: expected arguments of MTCNN, {error}") from error
+        self.face_detector = _FaceDetector(face_detector)
+
+    def get_landmarks(
+        self,
+        image_or_path: ImageSource,
+        detected_faces: Boxes | None = None,
+        return_bboxes: bool = False,
+        return_landmark_score: bool = False,
+    ) -> Any:
+        """The same as `get_landmarks_from_image`."""
+        return self.get_landmarks_from_image(
+            image_or_path, detected_faces, return_bboxes, return_landmark_score
+        )
+
+    def get_landmarks_from_image(
+        self,
+        image_or_path: ImageSource,
+        detected_faces: Boxes | None = None,
+        return_bboxes: bool = False,
+        return_landmark_score: bool = False,
+    ) -> Any:
+        """The landmarks of every face of one image.
+
+        Args:
+            image_or_path: whatever `read_image` reads; arrays and tensors are (H, W, 3) here, and floats
+                count to 255 unless none is above 1.
+            detected_faces: boxes x0 y0 x1 y1, whatever follows, to skip detection.
+            return_bboxes: also return the boxes.
+            return_landmark_score: also return the scores.
+
+        Returns:
+            A list of (68, 2) float32 arrays, or None where there is no face. If boxes or scores are wanted:
+            landmarks, list of scores (68,) or None, boxes or None; three times None where there is no face.
+        """
+        pixels = _pixels(image_or_path)
+        boxes = self.face_detector.detect_from_image(pixels) if detected_faces is None else detected_faces
+        return self._answer(self._find([pixels], [boxes])[0], boxes, return_bboxes, return_landmark_score)
+
+    def get_landmarks_from_batch(
+        self,
+        image_batch: Tensor | NDArray[Any],
+        detected_faces: Sequence[Boxes] | None = None,
+        return_bboxes: bool = False,
+        return_landmark_score: bool = False,
+    ) -> Any:
+        """The landmarks of every face of a batch of images.
+
+        Args:
+            image_batch: (B, 3, H, W), with values as in `get_landmarks_from_image`.
+            detected_faces: for each image its boxes.
+            return_bboxes: also return the boxes.
+            return_landmark_score: also return the scores.
+
+        Returns:
+            For each image one array (68 n, 2) of its n faces, one under the other, or [] where there is none;
+            None for an empty batch. If boxes or scores are wanted: those, for each image a list of
+            scores (68,) or None, and for each image its boxes; the last two None where not wanted.
+        """
+        images = [_pixels(np.moveaxis(np.asarray(image), 0, -1)) for image in image_batch]
+        find = self.face_detector.detect_from_image
+        boxes = [find(image) for image in images] if detected_faces is None else detected_faces
+        if not len(boxes):
+            return (None, None, None) if return_bboxes or return_landmark_score else None
+        found = self._find(images, boxes)
+        landmarks: list[Any] = [np.concatenate(list(f.landmarks)) if len(f) else [] for f in found]
+        if not (return_bboxes or return_landmark_score):
+            return landmarks
+        scores = [list(f.landmark_scores) if len(f) else None for f in found]
+        return landmarks, scores if return_landmark_score else None, boxes if return_bboxes else None
+
+    def get_landmarks_from_directory(
+        self,
+        path: str | os.PathLike[str],
+        extensions: Iterable[str] = (".jpg", ".png"),
+        recursive: bool = True,
+        show_progress_bar: bool = True,
+        return_bboxes: bool = False,
+        return_landmark_score: bool = False,
+    ) -> dict[str, Any]:
+        """The landmarks of every image of a folder: path -> what `get_landmarks_from_image` returns."""
+        folder = os.path.join(glob.escape(os.fspath(path)), "**" if recursive else "")
+        files = [
+            file
+            for extension in extensions
+            for file in sorted(glob.glob(os.path.join(folder, "*" + extension), recursive=recursive))
+        ]
+        return {
+            file: self.get_landmarks_from_image(file, None, return_bboxes, return_landmark_score)
+            for file in tqdm(files, disable=not show_progress_bar)
+        }
+
+    def _find(self, images: Sequence[NDArray[np.uint8]], boxes: Sequence[Boxes]) -> list[Faces]:
+        corners = [np.array([np.asarray(box)[:4] for box in mine]).reshape(-1, 4) for mine in boxes]
+        return self._aligner.align_batch(images, corners)
+
+    @staticmethod
+    def _answer(faces: Faces, boxes: Boxes, with_boxes: bool, with_scores: bool) -> Any:
+        landmarks = list(faces.landmarks) if len(faces) else None
+        if not (with_boxes or with_scores):
+            return landmarks
+        if landmarks is None:
+            return None, None, None
+        return landmarks, list(faces.landmark_scores) if with_scores else None, boxes if with_boxes else None
+
+
+class _FaceDetector:
+    """A detector asked as face-alignment's are, for boxes (5,): x0 y0 x1 y1 and score."""
+
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
+
+    def detect_from_image(self, tensor_or_path: ImageSource) -> list[NDArray[np.float32]]:
+        boxes, scores = run_detector(self._detector, _pixels(tensor_or_path))
+        return list(np.column_stack([boxes, scores]))
+
+    def detect_from_batch(self, tensor: Tensor | NDArray[Any]) -> list[list[NDArray[np.float32]]]:
+        return [self.detect_from_image(np.moveaxis(np.asarray(image), 0, -1)) for image in tensor]
+
+
+def _pixels(image: ImageSource) -> NDArray[np.uint8]:
+    """An image by face-alignment's rules: tensors are (H, W, 3), and floats count to 255.
+
+    Floats of which none is above 1 are read as [0, 1]: as 0..255 they would be a black picture.
+    """
+    if isinstance(image, Tensor):
+        image = image.detach().cpu().numpy()
+    if isinstance(image, np.ndarray) and image.dtype.kind == "f" and image.size and image.max() > 1:
+        image = np.clip(image, 0, 255) / 255 if np.isfinite(image).all() else image
+    return read_image(image)

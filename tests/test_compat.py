@@ -1,0 +1,159 @@
+"""face-alignment's calls, answered: changing the import line is enough."""
+
+import inspect
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from face_landmarks import FaceAligner, compat, read_image
+from face_landmarks.errors import InputError
+
+ASTRONAUT = Path(__file__).parents[1] / "examples" / "data" / "astronaut.jpg"
+
+# Public signatures of face-alignment 1.5.0: parameter -> default.
+REQUIRED = inspect.Parameter.empty
+RETURNS = {"return_bboxes": False, "return_landmark_score": False}
+SIGNATURES = {
+    "__init__": {
+        "landmarks_type": REQUIRED,
+        "network_size": 4,
+        "device": "cuda",
+        "dtype": torch.float32,
+        "flip_input": True,
+        "face_detector": "sfd",
+        "face_detector_kwargs": None,
+        "verbose": False,
+        "compile": True,
+        "max_batch_size": 1,
+    },
+    "get_landmarks": {"image_or_path": REQUIRED, "detected_faces": None, **RETURNS},
+    "get_landmarks_from_image": {"image_or_path": REQUIRED, "detected_faces": None, **RETURNS},
+    "get_landmarks_from_batch": {"image_batch": REQUIRED, "detected_faces": None, **RETURNS},
+    "get_landmarks_from_directory": {
+        "path": REQUIRED,
+        "extensions": [".jpg", ".png"],
+        "recursive": True,
+        "show_progress_bar": True,
+        **RETURNS,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def fa():
+    return compat.FaceAlignment(compat.LandmarksType.TWO_D, device="cpu", flip_input=False)
+
+
+@pytest.fixture(scope="module")
+def photo():
+    return read_image(ASTRONAUT)
+
+
+@pytest.fixture(scope="module")
+def expected(photo):
+    return FaceAligner(device="cpu").align(photo)
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_the_signatures_are_those_of_face_alignment(name):
+    parameters = list(inspect.signature(getattr(compat.FaceAlignment, name)).parameters.values())[1:]
+    positional = [p for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    ours = {p.name: list(p.default) if isinstance(p.default, tuple) else p.default for p in positional}
+    assert ours == SIGNATURES[name] and list(ours) == list(SIGNATURES[name])
+
+
+def test_the_enums_have_old_and_new_names():
+    kinds = compat.LandmarksType
+    assert (kinds.TWO_D, kinds.TWO_HALF_D, kinds.THREE_D) == (1, 2, 3)
+    assert (kinds._2D, kinds._2halfD, kinds._3D) == (kinds.TWO_D, kinds.TWO_HALF_D, kinds.THREE_D)
+    assert int(compat.NetworkSize.LARGE) == 4
+
+
+@pytest.mark.parametrize("kind", [compat.LandmarksType.TWO_HALF_D, compat.LandmarksType._3D, 3])
+def test_three_dimensions_are_refused_clearly(kind):
+    with pytest.raises(InputError, match="2D landmarks only"):
+        compat.FaceAlignment(kind, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"network_size": 1}, {"face_detector": "folder"}, {"face_detector_kwargs": {"filter_threshold": 0.8}}],
+    ids=str,
+)
+def test_what_is_not_offered_is_refused(options):
+    with pytest.raises(InputError, match=next(iter(options))):
+        compat.FaceAlignment(compat.LandmarksType.TWO_D, device="cpu", **options)
+
+
+def test_a_photo_gives_a_list_of_arrays(fa, photo, expected):
+    for image in (str(ASTRONAUT), ASTRONAUT, photo, torch.from_numpy(photo)):
+        (landmarks,) = fa.get_landmarks(image)
+        assert type(landmarks) is np.ndarray and landmarks.dtype == np.float32
+        np.testing.assert_allclose(landmarks, expected.landmarks[0], atol=1e-3)
+
+
+def test_boxes_and_scores_come_as_a_triple(fa, photo, expected):
+    landmarks, scores, boxes = fa.get_landmarks_from_image(photo, None, True, True)
+    assert len(landmarks) == len(scores) == len(boxes) == 1
+    assert scores[0].shape == (68,) and boxes[0].shape == (5,)
+    np.testing.assert_allclose(boxes[0][:4], expected.boxes[0], atol=1e-3)
+    assert fa.get_landmarks_from_image(photo, return_bboxes=True)[1] is None
+    assert fa.get_landmarks_from_image(photo, return_landmark_score=True)[2] is None
+
+
+def test_boxes_may_be_given_with_or_without_a_score(fa, photo, expected):
+    x0, y0, x1, y1 = expected.boxes[0].tolist()
+    for boxes in ([[x0, y0, x1, y1]], [np.array([x0, y0, x1, y1, 0.9])], ((x0, y0, x1, y1),)):
+        (landmarks,), _, given = fa.get_landmarks(photo, boxes, return_bboxes=True)
+        np.testing.assert_allclose(landmarks, expected.landmarks[0], atol=1e-2)
+        assert given is boxes
+
+
+def test_no_face_is_none(fa, photo):
+    black = np.zeros_like(photo)
+    assert fa.get_landmarks(black) is None and fa.get_landmarks(photo, []) is None
+    assert fa.get_landmarks_from_image(black, return_landmark_score=True) == (None, None, None)
+
+
+def test_a_batch_gives_one_array_per_image(fa, photo, expected):
+    batch = torch.Tensor(np.stack([photo, photo, np.zeros_like(photo)]).transpose(0, 3, 1, 2))
+    landmarks, scores, boxes = fa.get_landmarks_from_batch(batch, None, True, True)
+    assert [np.shape(points) for points in landmarks] == [(68, 2), (68, 2), (0,)]
+    np.testing.assert_allclose(landmarks[1], expected.landmarks[0], atol=1e-2)
+    assert scores[0][0].shape == (68,) and scores[2] is None and [len(b) for b in boxes] == [1, 1, 0]
+    two = fa.get_landmarks_from_batch(batch[:1], [[expected.boxes[0]] * 2])
+    assert two[0].shape == (136, 2)
+    assert fa.get_landmarks_from_batch(batch[:0]) is None
+
+
+def test_a_directory_gives_a_dictionary_of_paths(fa, tmp_path):
+    (tmp_path / "deep").mkdir()
+    faces, none = tmp_path / "deep" / "face.jpg", tmp_path / "grass.png"
+    faces.write_bytes(ASTRONAUT.read_bytes())
+    cv2.imwrite(str(none), np.full((60, 80, 3), 90, np.uint8))
+    found = fa.get_landmarks_from_directory(str(tmp_path), show_progress_bar=False)
+    assert set(found) == {str(faces), str(none)}
+    assert found[str(none)] is None and found[str(faces)][0].shape == (68, 2)
+    flat = fa.get_landmarks_from_directory(tmp_path, [".png"], False, False, return_bboxes=True)
+    assert flat == {str(none): (None, None, None)}
+
+
+def test_floats_count_to_255_or_to_1(fa, photo, expected):
+    for image in (photo.astype(np.float32), photo / 255):
+        np.testing.assert_allclose(fa.get_landmarks(image)[0], expected.landmarks[0], atol=0.01)
+    with pytest.raises(InputError, match="floats"):
+        fa.get_landmarks(np.full((60, 80, 3), np.nan))
+
+
+def test_the_detector_is_asked_directly(fa, photo):
+    (box,) = fa.face_detector.detect_from_image(str(ASTRONAUT))
+    assert box.shape == (5,) and box[4] > 0.9
+    assert [len(b) for b in fa.face_detector.detect_from_batch(photo.transpose(2, 0, 1)[None])] == [1]
+
+
+def test_an_own_detector_is_used(photo, expected):
+    fa = compat.FaceAlignment(compat.LandmarksType._2D, device="cpu", face_detector=lambda _: expected.boxes)
+    assert fa.get_landmarks(photo)[0].shape == (68, 2)
