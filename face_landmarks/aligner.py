@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from face_landmarks.detection import Detector, check_boxes, run_detector
 from face_landmarks.errors import InputError
 from face_landmarks.export import export_onnx
+from face_landmarks.forking import settle_threads
 from face_landmarks.geometry import crop_matrices, mirror_matrix, resize_matrix, transform_points, warp
 from face_landmarks.heatmap import decode_heatmaps
 from face_landmarks.hourglass import (
@@ -66,7 +67,8 @@ def load_model(model: str | os.PathLike[str] = "shr-fan-68", *, sha256: str | No
 class FaceAligner:
     """Finds the landmarks of every face in a photo, below the pixel.
 
-    The aligner keeps nothing between calls and may be shared by threads.
+    The aligner keeps nothing between calls, may be shared by threads, and can be pickled; in a
+    forked process it computes on one thread.
 
     Args:
         model: a name from `list_models()`, a weights file, an https URL (with `sha256`), or a
@@ -178,6 +180,7 @@ class FaceAligner:
         Raises:
             InputError: as in `align`, or another number of images than of boxes.
         """
+        settle_threads()
         photos: list[tuple[NDArray[np.float32], NDArray[np.float32], Tensor]] = []
 
         def crops() -> Iterator[Tensor]:

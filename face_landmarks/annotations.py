@@ -34,7 +34,7 @@ from face_landmarks.errors import AnnotationError, InputError
 _LOGGER = logging.getLogger(__name__)
 _PHOTOS = frozenset({".jpg", ".jpeg", ".png", ".bmp"})
 _LARGEST = 2**24  # up to here float32 knows every whole pixel
-_HEADER = re.compile(r"\s*(version:\s*\S+\s+)?(n_points:\s*(?P<count>\d+)\s*)?")
+_HEADER = re.compile(r"\s*(version:\s*\S+\s+)?(n_points:\s*(?P<count>\d{1,18})\s*)?")
 _NUMBERED = re.compile(r"(?P<name>.+)\.(?P<number>\d+)")
 
 
@@ -149,10 +149,12 @@ def _open_pts(path: Path) -> tuple[str, int | None]:
     """The lines of points, and how many the header promises (None without such a header)."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise AnnotationError(f"{path}: expected a .pts file, got {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise AnnotationError(f"{path}: expected a .pts file, got bytes that are not text") from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        raise AnnotationError(
+            f"{path}: expected a .pts file, got {getattr(error, 'strerror', error)}"
+        ) from error
     head, opened, rest = text.partition("{")
     if not opened:
         return text, None

@@ -36,6 +36,7 @@ _FACE_BOX = (0.01, -0.337, 0.99, 0.978)
 
 # Faces are cut out one by one from photos of any size; a crop may lie anywhere, also outside.
 _BORDER = 2  # pixels around a crop's footprint that bilinear sampling can touch
+_LARGEST_BLOCK = 1024  # beyond it a crop takes in 2 ** 17 pixels of photo, and OpenCV's sums overflow
 
 
 def boxes_from_landmarks(landmarks: ArrayLike) -> NDArray[np.float32]:
@@ -164,7 +165,7 @@ def _warp_one(image: NDArray[np.uint8], image_to_crop: Tensor, crop_size: int) -
     corners = torch.tensor([[-0.5, -0.5], [edge, -0.5], [edge, edge], [-0.5, edge]], dtype=torch.float64)
     footprint = transform_points(crop_to_image, corners).numpy()  # (4, 2)
     shrink = 1 / math.sqrt(abs(float(torch.linalg.det(image_to_crop[:2, :2]))))
-    block = max(1, round(shrink))  # image pixels averaged into one, each way
+    block = min(max(1, round(shrink)), _LARGEST_BLOCK)  # image pixels averaged into one, each way
 
     size = np.array(image.shape[1::-1])  # (W, H)
     border = _BORDER * block
@@ -185,11 +186,24 @@ def _warp_one(image: NDArray[np.uint8], image_to_crop: Tensor, crop_size: int) -
 
 
 def _block_mean(patch: NDArray[np.uint8], block: int) -> NDArray[np.uint8]:
-    """Average whole blocks; the last row and column of blocks is completed with black."""
-    height, width = (-(-side // block) for side in patch.shape[:2])
-    bottom, right = height * block - patch.shape[0], width * block - patch.shape[1]
-    padded = cv2.copyMakeBorder(patch, 0, bottom, 0, right, cv2.BORDER_CONSTANT)
-    return cv2.resize(padded, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
+    """Average whole blocks; where the patch ends inside a block, the rest of the block is black."""
+    height, width = patch.shape[:2]
+    means = np.empty((-(-height // block), -(-width // block), 3), np.uint8)
+    for rows in _whole_and_rest(height, block):
+        for columns in _whole_and_rest(width, block):
+            part = patch[rows, columns]
+            down, across = (-(-side // block) for side in part.shape[:2])
+            covered = part.shape[0] * part.shape[1] / (down * across * block**2)  # 1 for whole blocks
+            mean = cv2.resize(part, (across, down), interpolation=cv2.INTER_AREA)
+            top, left = rows.start // block, columns.start // block
+            means[top : top + down, left : left + across] = np.rint(mean * covered)
+    return means
+
+
+def _whole_and_rest(length: int, block: int) -> list[slice]:
+    """The part of an axis that whole blocks cover, and what is left of it; neither is empty."""
+    whole = length - length % block
+    return [part for part in (slice(0, whole), slice(whole, length)) if part.start < part.stop]
 
 
 def sample(pixels: Tensor, target_to_source: Tensor, target_size: int) -> Tensor:

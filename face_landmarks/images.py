@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeGuard
 
 import numpy as np
@@ -23,7 +24,25 @@ ChannelOrder = Literal["rgb", "bgr"]
 
 _ORIENTATION_TAG: Final = 0x0112
 _SIXTEEN_BITS_IN_32: Final = ("PNG", "PPM")  # formats whose 16-bit gray Pillow may open as 32-bit "I"
-_RUNS_A_PROGRAM: Final = ("EPS",)  # Pillow hands PostScript to Ghostscript; no photo needs that
+_NOT_PHOTOS: Final = (  # no photo comes so, and their headers do not bound what reading them takes
+    "EPS",  # Pillow hands PostScript to Ghostscript
+    *("BLP", "ICNS", "ICO", "IPTC"),  # hold other files, of any size, decoded before theirs is known
+)
+_BAND: Final = 2**20  # pixels converted at a time
+# By EXIF orientation, how the stored picture is mirrored to stand upright: (rows, columns); from 5 on
+# rows and columns then trade places.
+_FLIPS: Final = MappingProxyType(
+    {
+        1: (False, False),
+        2: (False, True),
+        3: (True, True),
+        4: (True, False),
+        5: (False, False),
+        6: (True, False),
+        7: (True, True),
+        8: (False, True),
+    }
+)
 
 
 def read_image(
@@ -94,9 +113,12 @@ def read_image(
         except (OSError, ValueError) as error:  # ValueError: a null byte in the path
             raise ImageError(f"image: cannot open {name}: {getattr(error, 'strerror', error)}") from error
         with file:
-            return _from_file(file, max_pixels, name)
+            return _from_file(file if file.seekable() else io.BytesIO(file.read()), max_pixels, name)
     if hasattr(source, "read"):
-        data = source.read()
+        try:
+            data = source.read()
+        except (OSError, ValueError) as error:  # ValueError: a closed file, or text that is not
+            raise ImageError(f"image: cannot read {type(source).__name__}: {error}") from error
         if not isinstance(data, bytes):
             raise ImageError(f"image: expected a file open in binary mode, read {type(data).__name__}")
         return _from_file(io.BytesIO(data), max_pixels, f"{len(data)} bytes")
@@ -107,7 +129,10 @@ def read_image(
 
 
 def _from_file(file: IO[bytes], max_pixels: int, name: str) -> NDArray[np.uint8]:
-    image = _open(file)
+    try:
+        image = _open(file)
+    except OSError as error:  # what can be opened cannot always be read
+        raise ImageError(f"image: cannot read {name}: {error.strerror or error}") from error
     if image is None:
         raise ImageError(f"image: expected an image file, got {name}, whose format is not known")
     with image:
@@ -125,13 +150,15 @@ def _open(file: IO[bytes]) -> Image.Image | None:
     for load_plugins in (Image.preinit, Image.init):  # the common formats, then all of them
         load_plugins()
         for name in Image.ID:
-            if name in _RUNS_A_PROGRAM:
+            if name in _NOT_PHOTOS:
                 continue
             factory, accepts = Image.OPEN[name]
             try:
                 if accepts is None or accepts(prefix) is True:
                     file.seek(0)
                     return factory(file, "")
+            except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+                raise ImageError(f"image: {error}") from error  # Pillow's limit, where it cannot be passed by
             except Exception:  # how a reader says: not mine
                 continue
     return None
@@ -141,44 +168,55 @@ def _from_pillow(image: Image.Image, max_pixels: int, name: str) -> NDArray[np.u
     width, height = image.size
     if width * height > max_pixels:
         raise ImageError(f"image: expected at most {max_pixels} pixels, got {width} x {height} in {name}")
+    if width * height == 0:
+        raise ImageError(f"image: expected at least one pixel, got {width} x {height} in {name}")
     try:
         image.load()
-        return _from_array(_pixels(_upright(image)), "rgb")
+        return _upright(image)
     except ImageError:
         raise
     except Exception as error:  # a damaged file can make a decoder raise anything
         raise ImageError(f"image: cannot decode {name}: {error}") from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF says.
+def _upright(image: Image.Image) -> NDArray[np.uint8]:
+    """The pixels of a loaded image, turned as its EXIF says, written once and straight to their place.
 
-    `PIL.ImageOps.exif_transpose` would also rewrite the EXIF, and fail where that is damaged.
+    Pillow's own `exif_transpose`, `convert` and array interface would each copy a large photo whole;
+    the first would also fail on damaged EXIF.
     """
-    from PIL.Image import Transpose
+    orientation = _orientation(image)
+    size = image.size if orientation >= 5 else image.size[::-1]
+    upright = np.empty((*size, 3), np.uint8)  # (H, W, 3) as the caller sees it
+    stored = upright if orientation < 5 else upright.swapaxes(0, 1)
+    flip_rows, flip_columns = _FLIPS[orientation]
+    stored = stored[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]  # a view, as in the file
 
-    turns = {
-        2: Transpose.FLIP_LEFT_RIGHT,
-        3: Transpose.ROTATE_180,
-        4: Transpose.FLIP_TOP_BOTTOM,
-        5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270,
-        7: Transpose.TRANSVERSE,
-        8: Transpose.ROTATE_90,
-    }
+    deep = image.mode in ("I", "F") or image.mode.startswith("I;16")
+    if deep:
+        values = np.asarray(image)
+        if image.mode == "I" and image.format in _SIXTEEN_BITS_IN_32:
+            values = values.astype(np.uint16)
+        stored[:] = _to_uint8(values)[:, :, np.newaxis]
+        return upright
+    rows = max(1, _BAND // image.width)
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        stored[top : top + rows] = _colours(band)
+    return upright
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1, as stored, if there is none or none that makes sense."""
     try:
-        turn = turns.get(image.getexif().get(_ORIENTATION_TAG, 1))
+        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
     except Exception:  # damaged EXIF says nothing about the picture
-        turn = None
-    return image if turn is None else image.transpose(turn)
+        return 1
+    return orientation if orientation in _FLIPS else 1
 
 
-def _pixels(image: Image.Image) -> NDArray[Any]:
-    """The pixels of a PIL image, as an array `_from_array` reads."""
-    if image.mode == "I" and image.format in _SIXTEEN_BITS_IN_32:
-        return np.asarray(image).astype(np.uint16)
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return np.asarray(image)
+def _colours(image: Image.Image) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB of an image of 8 bits a channel, or of 1."""
     if image.mode in ("P", "PA", "La", "RGBa"):  # whole colours first, then without alpha
         image = image.convert("LA" if image.mode == "La" else "RGBA")
     return np.asarray(image.convert("RGB"))
@@ -231,10 +269,15 @@ def _channels_last(tensor: torch.Tensor) -> NDArray[Any]:
         raise ImageError(
             f"image: expected a tensor of shape (C, H, W) with C = 1, 3 or 4, or (H, W), got {shape}{hint}"
         )
-    tensor = tensor.detach().cpu()
-    if tensor.is_floating_point():
-        tensor = tensor.float()  # NumPy has no bfloat16
-    array: NDArray[Any] = tensor.numpy()
+    try:
+        if tensor.dtype.itemsize < 4 and tensor.is_floating_point():
+            tensor = tensor.float()  # NumPy has no bfloat16
+        array: NDArray[Any] = tensor.numpy(force=True)
+    except (RuntimeError, TypeError) as error:  # sparse, quantized, without data
+        raise ImageError(
+            f"image: expected a dense tensor of numbers, got {tensor.layout} {tensor.dtype} on "
+            f"{tensor.device}: {error}"
+        ) from error
     return array if array.ndim == 2 else np.moveaxis(array, 0, -1)
 
 

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from face_landmarks.errors import InputError, MissingDependencyError
+from face_landmarks.forking import settle_threads
 
 Detections: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -100,6 +101,7 @@ class MTCNN:
             raise InputError(f"image: expected an array (H, W, 3), got {_describe(image)}")
         if image.dtype != np.uint8:
             raise InputError(f"image: expected uint8, got {_describe(image)}; read_image converts")
+        settle_threads()
         height, width = image.shape[:2]
         small = _shrink(image, self.max_size)  # (h, w, 3)
         boxes, scores = self._look(small, border=0)
