@@ -120,42 +120,42 @@ class Trainer:
         self.resume()
         config = self.config
         started, saved = time.monotonic() - self.seconds, time.monotonic()
-        sums: dict[str, float] = {}
+        sums: dict[str, Tensor] = {}
         bar = tqdm(
             total=config.steps, initial=self.step, unit="step", disable=not progress, dynamic_ncols=True
         )
         with bar, _CsvLog(self.folder / "log.csv", self.step) as log:
             while self.step < config.steps:
-                losses = self.train_step()
-                for name, value in losses.items():
-                    sums[name] = sums.get(name, 0.0) + value
+                for name, value in self.train_step().items():
+                    sums[name] = sums[name] + value if name in sums else value
                 bar.update()
                 last = self.step == config.steps
-                if self.step % config.validate_every == 0 or last:
-                    self.seconds = time.monotonic() - started
-                    row = self.validate()
-                    count = (self.step - 1) % config.validate_every + 1
-                    row |= {name: value / count for name, value in sums.items()}
-                    sums.clear()
-                    log.write(
-                        row
-                        | {
-                            "step": self.step,
-                            "faces": self.step * config.batch_size,
-                            "seconds": self.seconds,
-                            "learning_rate": self.learning_rate(),
-                        }
-                    )
-                    bar.set_postfix(val_nme=f"{row['val_nme']:.3f}", best=f"{self.best:.3f}")
-                    if row["val_nme"] <= self.best:
-                        self.best = row["val_nme"]
-                        self.save("best.pt", weights_only=True)
-                if last or (
-                    self.step % config.validate_every == 0 and time.monotonic() - saved > checkpoint_seconds
-                ):
+                if self.step % config.validate_every and not last:
+                    continue
+                self.seconds = time.monotonic() - started
+                row = self.report(sums)
+                log.write(row)
+                bar.set_postfix(val_nme=f"{row['val_nme']:.3f}", best=f"{self.best:.3f}")
+                if row["val_nme"] <= self.best:
+                    self.best = row["val_nme"]
+                    self.save("best.pt", weights_only=True)
+                if last or time.monotonic() - saved > checkpoint_seconds:
                     self.seconds, saved = time.monotonic() - started, time.monotonic()
                     self.save("checkpoint.pt")
         return self.best
+
+    def report(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        """A row of the log: validation, and the mean losses since the last one, which starts anew."""
+        count = (self.step - 1) % self.config.validate_every + 1
+        losses = {name: float(value) / count for name, value in sums.items()}
+        sums.clear()
+        state = {
+            "step": self.step,
+            "faces": self.step * self.config.batch_size,
+            "seconds": self.seconds,
+            "learning_rate": self.learning_rate(),
+        }
+        return state | losses | self.validate()
 
     def learning_rate(self) -> float:
         """Linear warm-up, then half a cosine to zero."""
@@ -166,8 +166,8 @@ class Trainer:
         done = (self.step - rising) / max(1, config.steps - rising)
         return config.learning_rate * (1 + math.cos(math.pi * done)) / 2
 
-    def train_step(self) -> dict[str, float]:
-        """One optimiser step; the loss and its terms."""
+    def train_step(self) -> dict[str, Tensor]:
+        """One optimiser step; the loss and its terms, left on the device so that it need not wait."""
         config = self.config
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate()
@@ -187,7 +187,7 @@ class Trainer:
         self.optimiser.step()
         self.step += 1
         self.average_weights()
-        return {name: float(value.detach()) for name, value in (terms | {"loss": loss}).items()}
+        return {name: value.detach() for name, value in (terms | {"loss": loss}).items()}
 
     def draw(self) -> tuple[Views, int]:
         """A batch of views and how many of the faces, the first ones, have landmarks.
