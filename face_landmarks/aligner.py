@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -120,7 +121,7 @@ class FaceAligner:
             model = load_model(model, sha256=sha256)
         self.card = model.card
         self.layout: Layout = get_layout(model.card.layout)
-        network = model.network.eval().requires_grad_(False)
+        network = copy.deepcopy(model.network).eval().requires_grad_(False)  # the caller's stays as it is
         self.network = network.to(self.device, self.dtype).to(memory_format=torch.channels_last)
         self.crop_size: int = model.card.network["crop_size"]
         heatmap_to_crop = resize_matrix(self.crop_size / model.card.network["heatmap_size"])
