@@ -1,0 +1,190 @@
+"""Faces cut out upright, as recognition and generation networks expect them, and which way they look."""
+
+from __future__ import annotations
+
+import math
+from types import MappingProxyType
+from typing import Final
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from face_landmarks.errors import InputError
+from face_landmarks.geometry import resize_matrix, similarity, transform_points, warp
+from face_landmarks.images import ImageSource, read_image
+from face_landmarks.results import Faces
+
+# Where the five points lie in a face of 112 x 112 pixels: ArcFace, Deng et al., CVPR 2019,
+# https://arxiv.org/abs/1801.07698, after whose faces most recognition networks were trained.
+_ARCFACE: Final = (
+    (38.2946, 51.6963),
+    (73.5318, 51.5014),
+    (56.0252, 71.7366),
+    (41.5493, 92.3655),
+    (70.7299, 92.2041),
+)
+_ARCFACE_SIZE: Final = 112
+
+# A face in three dimensions that is in wide use for this: x to the right of the picture, y down, z away from
+# the camera. The landmarks by their group and place in it.
+_HEAD: Final = MappingProxyType(
+    {
+        ("nose_bridge", -1): (0.0, 0.0, 0.0),
+        ("jaw", 8): (0.0, 330.0, 65.0),
+        ("right_eye", 0): (-225.0, -170.0, 135.0),
+        ("left_eye", 3): (225.0, -170.0, 135.0),
+        ("outer_lips", 0): (-150.0, 150.0, 125.0),
+        ("outer_lips", 6): (150.0, 150.0, 125.0),
+    }
+)
+_HEAD_DISTANCE: Final = 45000.0  # of the camera: so far that perspective does not show
+
+
+def five_points(faces: Faces) -> NDArray[np.float32]:
+    """The five points of face recognition.
+
+    Returns:
+        (N, 5, 2): centre of the right eye, centre of the left eye, tip of the nose, right and left corner of
+        the mouth. Right is the subject's, so the first point is on the left of the picture.
+
+    Raises:
+        InputError: the layout has no such parts.
+    """
+    lips = faces.group("outer_lips")
+    right = faces.layout.groups["outer_lips"][0]
+    left = faces.layout.groups["outer_lips"].index(faces.layout.mirror[right])
+    eyes = [faces.landmarks[:, indices].mean(axis=1) for indices in faces.layout.eyes]
+    return np.stack([*eyes, faces.group("nose_bridge")[:, -1], lips[:, 0], lips[:, left]], axis=1)
+
+
+def align_matrices(faces: Faces, size: int = 112, template: str | ArrayLike = "arcface") -> Tensor:
+    """The similarities by which `align_faces` cuts; `geometry.transform_points` applies them to landmarks.
+
+    Args:
+        faces: N faces.
+        size: side of the square crops, in pixels.
+        template: as in `align_faces`.
+
+    Returns:
+        image_to_crop: (N, 3, 3) float64.
+
+    Raises:
+        InputError: an unusable size or template.
+    """
+    if size < 1:
+        raise InputError(f"size: expected at least 1 pixel, got {size}")
+    points = five_points(faces).astype(np.float64)  # (N, 5, 2)
+    if isinstance(template, str) and template == "ffhq":
+        return _ffhq_matrices(points, size)
+    if isinstance(template, str):
+        if template != "arcface":
+            raise InputError(f"template: expected 'arcface', 'ffhq' or five points, got {template!r}")
+        target = transform_points(
+            resize_matrix(_ARCFACE_SIZE / size).inverse(), torch.tensor(_ARCFACE).double()
+        )
+    else:
+        target = torch.from_numpy(_template(template))
+    return _fit_similarities(points, target.numpy())
+
+
+def align_faces(
+    image: ImageSource, faces: Faces, size: int = 112, template: str | ArrayLike = "arcface"
+) -> NDArray[np.uint8]:
+    """Cut every face out upright: turned, scaled and placed so that its five points meet the template's.
+
+    Large faces are smoothed as they shrink. What lies outside the photo is black.
+
+    Args:
+        image: whatever `read_image` reads.
+        faces: as `FaceAligner` gives them for this image.
+        size: side of the square crops, in pixels.
+        template: "arcface", the frame of most recognition networks, given for 112 pixels and resized;
+            "ffhq", the wider frame of the FFHQ photos, on which StyleGAN was trained; or five points (5, 2),
+            x y in pixels of the crop, in the order of `five_points`.
+
+    Returns:
+        (N, size, size, 3) uint8 RGB.
+
+    Raises:
+        InputError: an unusable image, size or template.
+
+    Reference:
+        Umeyama. Least-Squares Estimation of Transformation Parameters Between Two Point Patterns. PAMI 1991.
+        Karras, Laine, Aila. A Style-Based Generator Architecture. CVPR 2019. https://arxiv.org/abs/1812.04948
+    """
+    crops = warp(read_image(image), align_matrices(faces, size, template), size)  # (N, 3, size, size)
+    return np.ascontiguousarray((255 * crops).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
+
+
+def head_pose(faces: Faces) -> NDArray[np.float32]:
+    """Which way each head is turned, seen along the line from the camera to it.
+
+    Six landmarks are matched to a standard face in three dimensions, which nobody has exactly: expect errors
+    of several degrees, pitch being the least certain.
+
+    Convention:
+        All three are 0 for a face that looks into the camera. Yaw is positive when the nose points to the
+        right of the picture, pitch when it points up, roll when the head leans clockwise in the picture.
+        The head is pitched first, then yawed, then rolled.
+
+    Returns:
+        (N, 3) yaw, pitch, roll in degrees.
+
+    Raises:
+        InputError: the layout has no such landmarks.
+    """
+    model = np.array(list(_HEAD.values()))  # (6, 3)
+    pictured = np.stack([faces.group(name)[:, place] for name, place in _HEAD], axis=1)  # (N, 6, 2)
+    poses = np.empty((len(faces), 3), np.float32)
+    for pose, points in zip(poses, pictured.astype(np.float64), strict=True):
+        points -= points.mean(axis=0)
+        points *= np.linalg.norm(model[:, :2]) / np.maximum(np.linalg.norm(points), 1e-6) / _HEAD_DISTANCE
+        _, turn, _ = cv2.solvePnP(model, points, np.eye(3), None, flags=cv2.SOLVEPNP_SQPNP)
+        r = cv2.Rodrigues(turn)[0]
+        yaw = math.atan2(r[2, 0], math.hypot(r[2, 1], r[2, 2]))
+        pose[:] = np.degrees([yaw, -math.atan2(r[2, 1], r[2, 2]), math.atan2(r[1, 0], r[0, 0])])
+    return poses
+
+
+def _fit_similarities(source: NDArray[np.float64], target: NDArray[np.float64]) -> Tensor:
+    """The similarities that bring points (N, P, 2) closest to the target (P, 2), in least squares.
+
+    In the plane, Umeyama's solution is a regression of complex numbers: w = a z has the one coefficient
+    a = sum(conj(z) w) / sum(|z|^2), whose modulus is the scale and whose argument is the angle.
+    """
+    centres, centre = source.mean(axis=1), target.mean(axis=0)
+    z = (source - centres[:, np.newaxis]) @ (1, 1j)  # (N, P)
+    w = (target - centre) @ (1, 1j)  # (P,)
+    a = (z.conj() @ w) / np.maximum((abs(z) ** 2).sum(axis=1), 1e-9)  # (N,)
+    return similarity(
+        torch.from_numpy(abs(a)),
+        torch.from_numpy(np.angle(a)),
+        torch.from_numpy(centres),
+        torch.from_numpy(centre).expand(len(source), 2),
+    )
+
+
+def _ffhq_matrices(points: NDArray[np.float64], size: int) -> Tensor:
+    """The frame of the FFHQ photos: from the eyes to the mouth and about twice as far around."""
+    right_eye, left_eye, _, right_mouth, left_mouth = points.transpose(1, 0, 2)  # each (N, 2)
+    eyes, mouth = (right_eye + left_eye) / 2, (right_mouth + left_mouth) / 2
+    across, down = left_eye - right_eye, mouth - eyes
+    axis = across + down[:, ::-1] * (1, -1)  # to the right of the face: both vectors have a say
+    half = np.maximum(2.0 * np.linalg.norm(across, axis=1), 1.8 * np.linalg.norm(down, axis=1))
+    middle = torch.full((len(points), 2), (size - 1) / 2)
+    return similarity(
+        torch.from_numpy(size / (2 * np.maximum(half, 1e-6))),
+        torch.from_numpy(-np.arctan2(axis[:, 1], axis[:, 0])),
+        torch.from_numpy(eyes + 0.1 * down),
+        middle,
+    )
+
+
+def _template(points: ArrayLike) -> NDArray[np.float64]:
+    target = np.asarray(points, np.float64)
+    if target.shape != (5, 2) or not np.isfinite(target).all():
+        raise InputError(f"template: expected five points (5, 2) in pixels, got shape {target.shape}")
+    return target
