@@ -27,6 +27,7 @@ from face_landmarks.aligner import FaceAligner
 from face_landmarks.annotations import read_folder
 from face_landmarks.errors import FaceLandmarksError, ImageError, InputError
 from face_landmarks.evaluation import evaluate
+from face_landmarks.folders import align_folder
 from face_landmarks.plotting import draw_faces, save_ced
 from face_landmarks.video import FaceTracker, Video, VideoWriter
 from face_landmarks.weights import (
@@ -59,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _align(options: argparse.Namespace) -> int:
+    if options.out:
+        return _align_folder(options)
     aligner = _aligner(options)
     draw = _drawing_path(options.draw, options.photos)
     results, unreadable = [], 0
@@ -79,6 +82,22 @@ def _align(options: argparse.Namespace) -> int:
         json.dump(results, sys.stdout, indent=1)
         print()
     return 1 if unreadable else 0
+
+
+def _align_folder(options: argparse.Namespace) -> int:
+    if len(options.photos) != 1 or options.draw or options.json:
+        raise InputError("--out: expected one folder of photos, without --draw and --json")
+    (folder,) = options.photos
+    report = align_folder(_aligner(options), folder, options.out, progress=sys.stderr.isatty())
+    for photo, reason in report.unreadable.items():
+        print(f"face-landmarks: {photo}: {reason}", file=sys.stderr)
+    resumed = f", {report.resumed} of them earlier" if report.resumed else ""
+    print(
+        f"{folder}: {report.faces} faces in {report.images} photos{resumed}, "
+        f"{len(report.unreadable)} unreadable",
+        file=sys.stderr,
+    )
+    return 1 if report.unreadable else 0
 
 
 def _drawing_path(target: str | None, photos: Sequence[str]) -> Callable[[str], Path]:
@@ -248,6 +267,12 @@ def _parser() -> argparse.ArgumentParser:
     align.add_argument("photos", nargs="+", metavar="PHOTO")
     align.add_argument("--json", metavar="FILE", help="write the landmarks here; by default to stdout")
     align.add_argument("--draw", metavar="PATH", help="draw them: a picture, or a folder for many photos")
+    align.add_argument(
+        "--out",
+        metavar="PATH",
+        help="align a whole folder into a .jsonl, .csv or .parquet file or a folder of .pts files, "
+        "going on where an earlier run stopped",
+    )
     align.set_defaults(run=_align)
 
     video = commands.add_parser("video", parents=[model], help="follow the faces of a video or a camera")
