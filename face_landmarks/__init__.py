@@ -7,6 +7,7 @@ landmarks = FaceAligner().get_landmarks("photo.jpg")  # (N, 68, 2) float32, x y 
 
 from face_landmarks._version import __version__
 from face_landmarks.aligner import FaceAligner, LandmarkModel, load_model
+from face_landmarks.crops import align_faces, five_points, head_pose
 from face_landmarks.detection import Detector
 from face_landmarks.errors import (
     AnnotationError,
@@ -23,11 +24,13 @@ from face_landmarks.errors import (
     WeightsError,
     WeightsFormatError,
 )
+from face_landmarks.folders import align_folder
 from face_landmarks.images import read_image
 from face_landmarks.layouts import Layout, get_layout
 from face_landmarks.mtcnn import MTCNN
 from face_landmarks.plotting import draw_faces, plot_faces
 from face_landmarks.results import Faces
+from face_landmarks.video import FaceTracker, TrackedFaces, Video, VideoWriter
 from face_landmarks.weights import ModelCard, list_models
 
 __all__ = [
@@ -41,6 +44,7 @@ __all__ = [
     "ExportError",
     "FaceAligner",
     "FaceLandmarksError",
+    "FaceTracker",
     "Faces",
     "ImageError",
     "InputError",
@@ -48,12 +52,19 @@ __all__ = [
     "Layout",
     "MissingDependencyError",
     "ModelCard",
+    "TrackedFaces",
     "UnknownModelError",
+    "Video",
+    "VideoWriter",
     "WeightsError",
     "WeightsFormatError",
     "__version__",
+    "align_faces",
+    "align_folder",
     "draw_faces",
+    "five_points",
     "get_layout",
+    "head_pose",
     "list_models",
     "load_model",
     "plot_faces",

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from face_landmarks.errors import InputError
-from face_landmarks.layouts import IBUG_68, Layout
+from face_landmarks.errors import InputError, MissingDependencyError
+from face_landmarks.layouts import IBUG_68, Layout, get_layout
 
 # The arrays of a result and their axes: N faces, K landmarks. Everything below runs over this table.
 _SHAPES: Final[Mapping[str, tuple[str | int, ...]]] = MappingProxyType(
@@ -122,6 +124,56 @@ class Faces:
         """The layout's name, and every array as nested lists under its own name, ready for JSON."""
         return {"layout": self.layout.name, **{name: _decimals(getattr(self, name)) for name in _SHAPES}}
 
+    def to_json(self) -> str:
+        """`to_dict` as JSON on one line; `Faces.from_dict(json.loads(...))` gives the same faces."""
+        return json.dumps(self.to_dict())
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Faces:
+        """The faces of a `to_dict`; what else is in it is left alone.
+
+        Raises:
+            InputError: something is missing, or not as `Faces` has it.
+        """
+        missing = [name for name in ("layout", *_SHAPES) if name not in values]
+        if missing:
+            raise InputError(f"Faces.from_dict: expected {', '.join(missing)}, got {', '.join(values)}")
+        layout = get_layout(values["layout"])
+        if not len(values["boxes"]):
+            return cls.empty(layout)
+        return cls(**{name: values[name] for name in _SHAPES}, layout=layout)
+
+    def to_pandas(self) -> Any:
+        """A pandas.DataFrame with a row per landmark: face, landmark, name, x, y, score.
+
+        Raises:
+            MissingDependencyError: pandas is not installed.
+        """
+        pandas = _optional("pandas", "tables")
+        count, names = len(self), self.layout.names
+        return pandas.DataFrame(
+            {
+                "face": np.repeat(np.arange(count), len(names)),
+                "landmark": np.tile(np.arange(len(names)), count),
+                "name": list(names) * count,
+                "x": self.landmarks[..., 0].ravel(),
+                "y": self.landmarks[..., 1].ravel(),
+                "score": self.landmark_scores.ravel(),
+            }
+        )
+
+    def to_supervision(self) -> tuple[Any, Any]:
+        """supervision.KeyPoints and supervision.Detections of these faces.
+
+        Raises:
+            MissingDependencyError: supervision is not installed.
+        """
+        supervision = _optional("supervision", "supervision")
+        return (
+            supervision.KeyPoints(xy=self.landmarks.copy(), confidence=self.landmark_scores.copy()),
+            supervision.Detections(xyxy=self.boxes.copy(), confidence=self.box_scores.copy()),
+        )
+
     def __repr__(self) -> str:
         faces = [
             f"{x1 - x0:.0f} x {y1 - y0:.0f} at ({x0:.0f}, {y0:.0f}), score {score:.2f}"
@@ -156,3 +208,12 @@ def _numbers(name: str, values: object) -> NDArray[np.float32]:
         raise InputError(f"Faces.{name}: expected numbers, got dtype {array.dtype}")
     with np.errstate(over="ignore"):
         return np.array(array, np.float32, order="C")
+
+
+def _optional(module: str, extra: str) -> Any:
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f'this needs {module}, which is not installed: pip install "face-landmarks[{extra}]"'
+        ) from error

@@ -6,13 +6,14 @@ import copy
 import dataclasses
 import json
 import pickle
+import sys
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pytest
 
-from face_landmarks.errors import InputError
+from face_landmarks.errors import InputError, MissingDependencyError
 from face_landmarks.layouts import IBUG_68, Layout
 from face_landmarks.results import Faces
 
@@ -195,3 +196,38 @@ def test_the_repr_tells_how_many_where_and_how_sure() -> None:
     assert repr(Faces.empty()) == "<Faces: 0 faces, ibug-68>"
     many = repr(Faces.concatenate([face] * 9))
     assert many.startswith("<Faces: 9 faces") and many.endswith("0.99; ...>") and many.count("score") == 3
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_json_gives_the_same_faces_back(count: int) -> None:
+    faces = some_faces()[:count]
+    assert_same(Faces.from_dict(json.loads(faces.to_json())), faces)
+    with pytest.raises(InputError, match="box_scores"):
+        Faces.from_dict({name: value for name, value in faces.to_dict().items() if name != "box_scores"})
+
+
+def test_a_data_frame_has_a_row_per_landmark() -> None:
+    pytest.importorskip("pandas")
+    faces = some_faces()
+    table = faces.to_pandas()
+    assert list(table) == ["face", "landmark", "name", "x", "y", "score"]
+    assert len(table) == 68 * len(faces) and table["name"][30] == "nose_bridge_3"
+    row = table[(table.face == 1) & (table.landmark == 5)].iloc[0]
+    assert (row.x, row.y) == tuple(faces.landmarks[1, 5])
+    assert len(Faces.empty().to_pandas()) == 0
+
+
+def test_supervision_gets_key_points_and_detections() -> None:
+    pytest.importorskip("supervision")
+    faces = some_faces()
+    points, detections = faces.to_supervision()
+    np.testing.assert_array_equal(points.xy, faces.landmarks)
+    np.testing.assert_array_equal(detections.xyxy, faces.boxes)
+
+
+@pytest.mark.parametrize("method", ["to_pandas", "to_supervision"])
+def test_without_the_package_the_extra_is_named(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("pandas", "supervision"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingDependencyError, match="face-landmarks"):
+        getattr(some_faces(), method)()
