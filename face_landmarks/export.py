@@ -53,6 +53,26 @@ class _Decoded(nn.Module):
         return points * self.cell + self.origin, scores
 
 
+class _Affine(nn.Module):
+    """A batch norm at inference: (B, C, H, W) times one number per channel, plus another."""
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        zero = torch.zeros(1, norm.num_features, 1, 1, dtype=torch.float64)
+        shift, slope = norm.double()(zero), norm(zero + 1) - norm(zero)
+        self.shift, self.slope = nn.Buffer(shift.detach().float()), nn.Buffer(slope.detach().float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.slope + self.shift
+
+
+def _replace_norms(network: nn.Module) -> nn.Module:
+    """In place: torch 2.6 fails to export a batch norm."""
+    for name, part in network.named_children():
+        setattr(network, name, _Affine(part) if isinstance(part, nn.BatchNorm2d) else _replace_norms(part))
+    return network
+
+
 def export_onnx(
     path: str | os.PathLike[str],
     network: nn.Module,
@@ -86,7 +106,9 @@ def export_onnx(
     if path.suffix != ".onnx":
         raise InputError(f"path: expected a name that ends in .onnx, got {path.name!r}")
     network = copy.deepcopy(network).eval().to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
-    graph = _Decoded(network, card, heatmap_to_crop) if decode else network
+    graph = _replace_norms(copy.deepcopy(network))
+    if decode:
+        graph = _Decoded(graph, card, heatmap_to_crop)
     names = ["landmarks", "scores"] if decode else ["heatmaps"]
     data = _convert(graph, card.network["crop_size"], names, _describe(card, heatmap_to_crop, decode=decode))
     _check(data, network, card, heatmap_to_crop, decode=decode)
