@@ -124,11 +124,12 @@ def plot(path: str, tracks: dict[tuple[str, str], Track], offsets: Track) -> Non
     for (way, name), landmarks in tracks.items():
         if name != "fast":
             nose = landmarks[:, 30, 0]
-            axes[int(name == "slow")].plot(nose - (nose.mean() if name == "still" else nose[0]), label=way, lw=1.5)
+            rest = nose.mean() if name == "still" else nose[0]
+            axes[int(name == "slow")].plot(nose - rest, label=way, lw=1.5)
     axes[1].plot(offsets[:, 0], "k:", lw=1.5, label="true")
     axes[0].set(title="A still face", xlabel="frame", ylabel="x of the nose's tip, pixels")
     axes[1].set(title="A slow motion", xlabel="frame")
-    axes[1].legend(frameon=False)
+    axes[1].legend(frameon=False, loc="upper center")
     figure.savefig(path, dpi=110)
 
 
