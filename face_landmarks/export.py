@@ -143,7 +143,7 @@ def _convert(graph: nn.Module, crop_size: int, outputs: list[str], facts: dict[s
             model = program.model_proto
     except Exception as error:  # torch raises whatever the network makes it
         raise ExportError(f"{facts['name']}: expected what torch can export, got: {error}") from error
-    for value in model.graph.output:  # torch 2.6 writes down the batch it was shown
+    for value in (*model.graph.input, *model.graph.output):  # torch 2.6 names the batch it was shown
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
         del part.metadata_props[:]  # the exporter's own: where in whose source each node comes from
@@ -214,7 +214,10 @@ def _check(
     for batch in (crops[:1], crops):
         with torch.inference_mode():
             expected_points, expected_scores = read(network(batch))
-        outputs = [torch.from_numpy(output) for output in session.run(None, {"crops": batch.numpy()})]
+        try:
+            outputs = [torch.from_numpy(output) for output in session.run(None, {"crops": batch.numpy()})]
+        except Exception as error:  # onnxruntime's own kinds, e.g. for a batch of another size
+            raise ExportError(f"{card.name}: expected a file for any batch, got: {error}") from error
         points, scores = outputs if decode else read(outputs[0])
         differences += [(points - expected_points).norm(dim=-1).max(), (scores - expected_scores).abs().max()]
     worst = float(torch.stack(differences).max())  # NaN if any is
