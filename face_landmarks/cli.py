@@ -62,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _align(options: argparse.Namespace) -> int:
     if options.out:
         return _align_folder(options)
+    if folders := [photo for photo in options.photos if Path(photo).is_dir()]:
+        raise InputError(f"expected photos, got the folder {folders[0]!r}; --out PATH aligns a whole folder")
     aligner = _aligner(options)
     draw = _drawing_path(options.draw, options.photos)
     results, unreadable = [], 0

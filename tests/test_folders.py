@@ -189,4 +189,6 @@ def test_the_command_lists_what_it_could_not_read(photos, tmp_path, capsys):
     error = capsys.readouterr().err
     assert "broken.jpg" in error and "in 4 photos, 1 unreadable" in error
     assert main(["align", str(photos), "--out", "x.jsonl", "--draw", "y.png"]) == 2
+    assert main(["align", str(photos)]) == 2
+    assert "--out" in capsys.readouterr().err
     assert read_image(photos / "a.jpg").shape == (512, 512, 3)
