@@ -119,7 +119,7 @@ def edit_seeds(target: str, seconds: int) -> int:
     edits = st.lists(st.tuples(st.integers(0, MAX_BYTES), st.integers(0, 64), st.binary(max_size=16)))
     count, end = 0, time.monotonic() + seconds
 
-    @settings(max_examples=1000, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=200, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(st.sampled_from(seeds), edits)
     def check(seed: bytes, changes: list[tuple[int, int, bytes]]) -> None:
         nonlocal count

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from face_landmarks.errors import InputError, MissingDependencyError
 from face_landmarks.forking import settle_threads
@@ -76,14 +78,18 @@ class MTCNN:
             raise InputError(f"max_size: expected at least 1 pixel, got {max_size}")
         self.min_face_size = min_face_size
         self.max_size = max_size
-        self._detect = _load(
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        networks = _load(
             keep_all=True,
             post_process=False,
             min_face_size=min_face_size,
             thresholds=list(thresholds),
             factor=factor,
-            device=torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")),
-        ).detect
+            device=device,
+        )
+        if device.type == "cpu":
+            _replace_convolutions(networks)
+        self._detect = networks.detect
 
     def __call__(self, image: NDArray[np.uint8], /) -> Detections:
         """Find the faces of an image.
@@ -139,6 +145,36 @@ def _load(**options: object) -> Any:
                 f"which cannot be imported: {error}"
             ) from error
         return facenet_pytorch.MTCNN(**options).eval()
+
+
+class _Convolution(nn.Module):
+    """A convolution that remembers nothing of its inputs.
+
+    Torch's own keeps, through oneDNN, a program for every size of input, and each photo brings new
+    ones: memory grew by 0.06 MB with every photo of a new size. This takes a fifth more time.
+    """
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        assert convolution.stride == (1, 1) and convolution.padding == (0, 0) and convolution.groups == 1
+        self.convolution = convolution
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, O, H - h + 1, W - w + 1), for kernels of (h, w)."""
+        weight, bias = self.convolution.weight, self.convolution.bias
+        rows, columns = images.shape[2] - weight.shape[2] + 1, images.shape[3] - weight.shape[3] + 1
+        patches = F.unfold(images, weight.shape[2:])  # (B, C * h * w, rows * columns)
+        kernels = weight.flatten(1).expand(len(images), -1, -1)  # (B, O, C * h * w)
+        assert bias is not None
+        return torch.baddbmm(bias[:, None], kernels, patches).view(len(images), -1, rows, columns)
+
+
+def _replace_convolutions(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.Conv2d):
+            setattr(module, name, _Convolution(child))
+        else:
+            _replace_convolutions(child)
 
 
 def _shrink(image: NDArray[np.uint8], max_size: int) -> NDArray[np.uint8]:

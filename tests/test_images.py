@@ -341,6 +341,34 @@ def test_a_file_is_read_from_where_it_stands_and_left_open() -> None:
     assert not file.closed
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="needs /dev/fd")
+def test_a_pipe_has_a_path_too() -> None:
+    readable, writable = os.pipe()
+    os.write(writable, encoded(Image.fromarray(COLOUR)))
+    os.close(writable)
+    try:
+        np.testing.assert_array_equal(read_image(f"/dev/fd/{readable}"), COLOUR)
+    finally:
+        os.close(readable)
+
+
+@pytest.mark.parametrize("path", ["/proc/self/mem", "/dev/zero", "/dev/null"])
+def test_a_device_without_a_picture_is_an_image_error(path: str) -> None:
+    if not os.path.exists(path):
+        pytest.skip(f"needs {path}")
+    with pytest.raises(ImageError, match=path):
+        read_image(path)
+
+
+def test_a_file_whose_reading_fails_is_an_image_error() -> None:
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError("the cable was pulled")
+
+    with pytest.raises(ImageError, match="cannot read Broken: the cable was pulled"):
+        read_image(Broken())
+
+
 def test_a_path_leaves_no_file_open(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "image.png"
     path.write_bytes(encoded(Image.fromarray(COLOUR)))
@@ -368,6 +396,25 @@ def test_pillows_own_limit_neither_warns_nor_refuses(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
         np.testing.assert_array_equal(read_image(data), COLOUR)
     assert Image.MAX_IMAGE_PIXELS == 1
+
+
+@pytest.mark.parametrize("image_format", ["WEBP", "GIF"])
+def test_a_limit_that_pillow_checks_itself_is_named(
+    image_format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encoded(Image.new("RGB", (40, 30), "red"), image_format)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    try:
+        assert read_image(data).shape == (30, 40, 3)  # it depends on Pillow's version and the format
+    except ImageError as error:
+        assert "exceeds limit of" in str(error)
+
+
+def test_the_picture_within_an_icon_is_not_decoded() -> None:
+    large = Image.new("RGB", (200, 200))
+    for image_format in ("ICO", "ICNS"):
+        with pytest.raises(ImageError, match="format is not known"):
+            read_image(encoded(large.resize((256, 256)), image_format), max_pixels=10)
 
 
 def test_arrays_need_neither_pillow_nor_torch() -> None:

@@ -18,7 +18,7 @@ import torch
 from face_landmarks.detection import run_detector
 from face_landmarks.errors import InputError, MissingDependencyError
 from face_landmarks.images import read_image
-from face_landmarks.mtcnn import MTCNN
+from face_landmarks.mtcnn import MTCNN, _Convolution
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -265,3 +265,11 @@ def test_boxes_are_the_same_on_the_gpu(mtcnn: MTCNN, photo: np.ndarray, cuda: to
     boxes, scores = MTCNN(device=cuda)(photo)
     np.testing.assert_allclose(boxes, mtcnn(photo)[0], atol=0.1)
     np.testing.assert_allclose(scores, mtcnn(photo)[1], atol=1e-3)
+
+
+def test_convolutions_that_remember_nothing_compute_the_same():
+    torch.manual_seed(0)
+    for kernel in (1, 2, (3, 2)):
+        plain = torch.nn.Conv2d(3, 5, kernel)
+        images = torch.randn(2, 3, 7, 9)
+        torch.testing.assert_close(_Convolution(plain)(images), plain(images))

@@ -133,7 +133,7 @@ def test_batches_of_any_size_give_the_landmarks_of_single_photos(aligner, photo)
     single = [aligner.align(image) for image in photos]
     boxes = [faces.boxes for faces in single]
     assert [len(faces) for faces in single] == [1, 1, 1, 1]
-    for batch_size in (1, 2, 3, 32):
+    for batch_size in (1, 3, 32):
         batched = FaceAligner(device="cpu", batch_size=batch_size, detector=None).align_batch(photos, boxes)
         for one, other in zip(single, batched, strict=True):
             np.testing.assert_allclose(other.landmarks, one.landmarks, atol=0.01)
@@ -175,7 +175,7 @@ def test_landmarks_follow_a_mirror(aligner, photo, face):
 
 @pytest.mark.parametrize(
     ("scale", "interpolation", "bound"),
-    [(0.5, cv2.INTER_AREA, 1), (2, cv2.INTER_CUBIC, 0.5), (4, cv2.INTER_LINEAR, 0.75)],
+    [(0.5, cv2.INTER_AREA, 1), (2, cv2.INTER_CUBIC, 0.5)],
 )
 @pytest.mark.parametrize("detected", [False, True])
 def test_landmarks_follow_the_scale(aligner, photo, face, scale, interpolation, bound, detected):
@@ -328,7 +328,7 @@ def test_memory_stays_flat_over_many_alignments():
     done = subprocess.run(
         [
             *(sys.executable, "-W", "ignore", "examples/soak.py"),
-            *("--alignments", "150", "--warm-up", "50", "--largest", "300", "--allowed", "20"),
+            *("--alignments", "100", "--warm-up", "40", "--largest", "300", "--allowed", "10"),
         ],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
