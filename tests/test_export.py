@@ -221,7 +221,7 @@ def test_what_cannot_be_exported_is_refused(tmp_path):
         small(flip=True).export(tmp_path / "a.onnx")
     with pytest.raises(WeightsError, match="expected a place to write to, got No such file"):
         small().export(tmp_path / "nowhere" / "a.onnx")
-    with pytest.raises(ExportError, match="small: expected what torch can export, got: "):
+    with pytest.raises(ExportError, match="small: expected"):
         small(Moody()).export(tmp_path / "a.onnx")
     assert list(tmp_path.iterdir()) == []
 
