@@ -91,9 +91,9 @@ def main() -> None:
         figure, axes = plt.subplots(1, 3, figsize=(12, 3.5), layout="constrained", sharey=True)
         for ax, (name, curve) in zip(axes, curves.items(), strict=True):
             ax.plot(list(curve), list(curve.values()), marker="o")
-            ax.set(xlabel=name, ylim=(0, None))
+            ax.set(xlabel=name)
             ax.grid(color="0.9")
-        axes[0].set_ylabel("NME (%)")
+        axes[0].set(ylabel="NME (%)", ylim=(0, 1.05 * max(max(curve.values()) for curve in curves.values())))
         figure.savefig(options.plot, dpi=120)
 
 
