@@ -9,8 +9,8 @@ Pillow's Python code; without it hypothesis edits the seeds. Every input that is
 the reader's promises: shape, type, `max_pixels`, the same again when read again. A finding ends the
 run with exit code 1 and is written beside the working corpus; `--only FILE` repeats it.
 
-The seeds are in examples/fuzz_corpus, one folder per reader; `--keep` adds to them the inputs a run
-found that reach new code, minimised by libFuzzer.
+The seeds are in examples/fuzz_corpus, one folder per reader: small files of every format that Pillow
+writes, under their names, and inputs of earlier runs that reached new code, under their SHA-1.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def run_atheris(target: str, arguments: list[str]) -> None:
     atheris.Fuzz()
 
 
-def steer(target: str, seconds: int, work: Path, keep: bool) -> int:
+def steer(target: str, seconds: int, work: Path) -> int:
     """Run the fuzzer in its own process, say what it did, and give its exit code."""
     seeds, found = CORPUS / target, work / "corpus"
     found.mkdir()
@@ -101,8 +101,6 @@ def steer(target: str, seconds: int, work: Path, keep: bool) -> int:
     )
     if done.returncode:
         sys.stderr.buffer.write(done.stderr[-4000:])
-    elif keep:
-        subprocess.run([*child, "-merge=1", *limits, str(seeds), str(found)], stderr=subprocess.DEVNULL)
     return int(done.returncode != 0)
 
 
@@ -140,7 +138,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("target", choices=CHECKS)
     parser.add_argument("--seconds", type=int, default=60)
-    parser.add_argument("--keep", action="store_true", help="add what reaches new code to the seeds")
     parser.add_argument("--work", type=Path, help="folder of the working corpus and of findings")
     parser.add_argument("--only", type=Path, help="check this one input")
     parser.add_argument("--libfuzzer", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
@@ -154,9 +151,7 @@ def main() -> int:
         import atheris  # noqa: F401
     except ImportError:
         return edit_seeds(options.target, options.seconds)
-    return steer(
-        options.target, options.seconds, options.work or Path(tempfile.mkdtemp(prefix="fuzz-")), options.keep
-    )
+    return steer(options.target, options.seconds, options.work or Path(tempfile.mkdtemp(prefix="fuzz-")))
 
 
 if __name__ == "__main__":
