@@ -114,7 +114,7 @@ RECIPES: dict[str, TrainConfig] = {
         steps=2600,
         validate_every=130,
     ),
-    # What two CPU cores with bfloat16 matrix units can train in about an hour.
+    # For a CPU with bfloat16 matrix units; started, not yet trained to its end.
     "shr-fan-68": TrainConfig(
         network=HourglassConfig(
             stacks=2, features=128, depth=3, crop_size=160, heatmap_size=40, norm="after"
@@ -124,7 +124,7 @@ RECIPES: dict[str, TrainConfig] = {
         learning_rate=1.5e-3,
         validate_every=170,
     ),
-    # The paper's scale, for a data-centre GPU.
+    # The paper's scale, for a data-centre GPU; rehearsed for a few steps on a CPU.
     "shr-fan-68-gpu": TrainConfig(
         network=HourglassConfig(stacks=2, features=256, depth=4, crop_size=256, heatmap_size=64),
         steps=8000,
