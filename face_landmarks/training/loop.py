@@ -124,7 +124,7 @@ class Trainer:
         bar = tqdm(
             total=config.steps, initial=self.step, unit="step", disable=not progress, dynamic_ncols=True
         )
-        with bar, _CsvLog(self.folder / "log.csv", self.step) as log:
+        with bar, _open_log(self.folder / "log.csv", self.step) as write:
             while self.step < config.steps:
                 for name, value in self.train_step().items():
                     sums[name] = sums[name] + value if name in sums else value
@@ -134,7 +134,7 @@ class Trainer:
                     continue
                 self.seconds = time.monotonic() - started
                 row = self.report(sums)
-                log.write(row)
+                write(row)
                 bar.set_postfix(val_nme=f"{row['val_nme']:.3f}", best=f"{self.best:.3f}")
                 if row["val_nme"] <= self.best:
                     self.best = row["val_nme"]
@@ -347,8 +347,8 @@ def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str,
 
 
 @contextlib.contextmanager
-def _CsvLog(path: Path, step: int) -> Iterator[Any]:
-    """Append to the run's log, after dropping rows later than the step we resume from."""
+def _open_log(path: Path, step: int) -> Iterator[Callable[[dict[str, float]], None]]:
+    """Append rows to the run's log, after dropping those later than the step we resume from."""
     rows: list[dict[str, str]] = []
     if path.exists() and step > 0:
         with path.open(newline="") as file:
@@ -357,10 +357,6 @@ def _CsvLog(path: Path, step: int) -> Iterator[Any]:
         writer = csv.DictWriter(file, LOG_FIELDS)
         writer.writeheader()
         writer.writerows(rows)
-
-        class Log:
-            @staticmethod
-            def write(row: dict[str, float]) -> None:
-                writer.writerow({k: v if isinstance(v, int) else f"{v:.6g}" for k, v in row.items()})
-
-        yield Log
+        yield lambda row: writer.writerow(
+            {name: value if isinstance(value, int) else f"{value:.6g}" for name, value in row.items()}
+        )
