@@ -211,6 +211,11 @@ def test_an_unknown_setting_is_refused(setting):
         override(TINY, [setting])
 
 
+def test_a_group_cannot_also_be_a_value():
+    with pytest.raises(InputError, match="as one value and as a group"):
+        override(TINY, ["network=3", "network.features=32"])
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_holds_together(name):
     config = RECIPES[name]
@@ -275,3 +280,9 @@ def test_weights_of_another_shape_cannot_be_fine_tuned(photo_folder, tmp_path, c
     words = [*folders, "--init=shr-fan-68-fast", "--set=network.features=64", "--no-compile", "--quiet"]
     assert main(words) == 2
     assert "--init: expected weights of" in capsys.readouterr().err
+
+
+def test_the_command_does_not_pass_over_a_folder_without_photos(photo_folder, tmp_path, capsys):
+    folders = ["--train", str(photo_folder), "--val", str(photo_folder), "--out", str(tmp_path / "run")]
+    assert main([*folders, "--unlabelled", str(tmp_path / "none"), "--no-compile", "--quiet"]) == 2
+    assert "--unlabelled: expected .jpg photos" in capsys.readouterr().err

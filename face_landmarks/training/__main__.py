@@ -54,6 +54,8 @@ def override(config: TrainConfig, settings: Sequence[str]) -> TrainConfig:
         node = changes
         for group in groups:
             node = node.setdefault(group, {})
+            if not isinstance(node, dict):
+                raise InputError(f"--set: {group!r} is set as one value and as a group, in {setting!r}")
         node[name] = text
     return _replace(config, changes)
 
@@ -97,6 +99,8 @@ def _train(options: argparse.Namespace) -> float:
     margin = config.source_margin
     picture_size = round(margin * config.network.crop_size)
     photos = sorted(Path(options.unlabelled).glob("*.jpg")) if options.unlabelled else []
+    if options.unlabelled and not photos:
+        raise InputError(f"--unlabelled: expected .jpg photos in {options.unlabelled}, got none")
     data = TrainingData(
         labelled=faces(options.train, margin),
         validation=faces(options.val, 1.0),

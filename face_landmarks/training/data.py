@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
@@ -70,7 +71,7 @@ def load_faces(
         image = read_image(item.image)
         boxes = torch.from_numpy(boxes_from_landmarks(item.landmarks))
         matrices = crop_matrices(boxes, size, crop_scale * size / crop_size, crop_shift)
-        pictures.append((warp(image, matrices, size) * 255).round().to(torch.uint8))
+        pictures.append(_cut(image, matrices, size))
         landmarks.append(transform_points(matrices, torch.from_numpy(item.landmarks)))
         names += [item.image.stem] * len(boxes)
     return FaceSet(torch.cat(pictures), torch.cat(landmarks), tuple(names))
@@ -88,7 +89,12 @@ def load_unlabelled(paths: Iterable[str | os.PathLike[str]], size: int) -> FaceS
         side = max(height, width)
         x0, y0 = (width - side) / 2 - 0.5, (height - side) / 2 - 0.5
         box = torch.tensor([[x0, y0, x0 + side, y0 + side]])
-        pictures.append((warp(image, crop_matrices(box, size, 0.5), size) * 255).round().to(torch.uint8))
+        pictures.append(_cut(image, crop_matrices(box, size, 0.5), size))
         names.append(Path(path).stem)
     stacked = torch.cat(pictures) if pictures else torch.empty(0, 3, size, size, dtype=torch.uint8)
     return FaceSet(stacked, torch.from_numpy(np.empty((len(names), 0, 2), np.float32)), tuple(names))
+
+
+def _cut(image: NDArray[np.uint8], image_to_picture: Tensor, size: int) -> Tensor:
+    """(N, 3, size, size) uint8 pictures of one photo."""
+    return (warp(image, image_to_picture, size) * 255).round().to(torch.uint8)

@@ -103,7 +103,8 @@ class Trainer:
             self.forward = torch.compile(self.network.forward_stacks)
         self.optimiser = torch.optim.AdamW(_parameter_groups(self.network, config.weight_decay))
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
-        self.heatmap_to_crop = resize_matrix(config.network.crop_size / config.network.heatmap_size)
+        cell = config.network.crop_size / config.network.heatmap_size
+        self.heatmap_to_crop = resize_matrix(cell).to(self.device)
         self.step = 0
         self.seconds = 0.0
         self.best = math.inf
@@ -227,11 +228,16 @@ class Trainer:
         """The terms, each summed over the stacks."""
         config = self.config
         size = config.network.heatmap_size
-        crop_to_heatmap = torch.linalg.inv(self.heatmap_to_crop).to(self.device)
+        crop_to_heatmap = torch.linalg.inv(self.heatmap_to_crop)
         points = transform_points(crop_to_heatmap, views.landmarks)
         chosen = torch.arange(len(points), device=self.device) % (len(points) // config.views) < labelled
         points = points[chosen]
         target = encode_heatmaps(points, (size, size), config.sigma, rounded=config.rounded)
+        if config.views == 2:
+            source_to_first, source_to_second = views.source_to_crop.chunk(2)
+            first_to_second = (
+                crop_to_heatmap @ source_to_second @ torch.linalg.inv(source_to_first) @ self.heatmap_to_crop
+            )
         zero = target.new_zeros(())
         terms = {"heatmap": zero, "coordinate": zero, "siamese": zero}
         for stack in stacks:
@@ -242,11 +248,6 @@ class Trainer:
                 )
             if config.views == 2:
                 first, second = stack.chunk(2)
-                source_to_first, source_to_second = views.source_to_crop.chunk(2)
-                to_crop = self.heatmap_to_crop.to(self.device)
-                first_to_second = (
-                    crop_to_heatmap @ source_to_second @ torch.linalg.inv(source_to_first) @ to_crop
-                )
                 terms["siamese"] = terms["siamese"] + siamese_loss(first, second, first_to_second)
         return terms
 
