@@ -133,14 +133,15 @@ def _train(options: argparse.Namespace) -> float:
 
 
 def _initial_weights(model: str, config: TrainConfig) -> dict[str, torch.Tensor]:
-    """The weights to fine-tune.
+    """The weights to fine-tune; the network is convolutional, so crops may be of another size.
 
     Raises:
         InputError: they are of a network of another shape.
         WeightsError: they cannot be had.
     """
     card, state = load_weights(model)
-    if card.format != "native" or HourglassConfig(**card.network) != config.network:
+    sizes = {"crop_size": config.network.crop_size, "heatmap_size": config.network.heatmap_size}
+    if card.format != "native" or HourglassConfig(**(card.network | sizes)) != config.network:
         raise InputError(f"--init: expected weights of {config.network}, got those of {card.network}")
     return state
 
@@ -154,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--large-pose", metavar="DIR", help="secondary labelled photos, e.g. 300W-LP")
     add("--unlabelled", metavar="DIR", help="face photos without landmarks, for the Siamese term")
     add("--out", required=True, metavar="DIR", help="the run's folder; a run found there goes on")
-    add("--init", metavar="MODEL", help="fine-tune this model, by name or file, of the recipe's shape")
+    add("--init", metavar="MODEL", help="fine-tune this model, by name or file, of the recipe's shape; its crop size may differ")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting, e.g. steps=100")
     add("--device", help="cpu, cuda, cuda:1, ...; the best present if not given")
     add("--precision", choices=("bfloat16", "float32"), default="bfloat16")
