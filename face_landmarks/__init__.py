@@ -6,7 +6,7 @@ landmarks = FaceAligner().get_landmarks("photo.jpg")  # (N, 68, 2) float32, x y 
 """
 
 from face_landmarks._version import __version__
-from face_landmarks.aligner import FaceAligner, LandmarkModel, load_model
+from face_landmarks.aligner import FaceAligner, FaceHeatmaps, LandmarkModel, load_model
 from face_landmarks.crops import align_faces, five_points, head_pose
 from face_landmarks.detection import Detector
 from face_landmarks.errors import (
@@ -28,7 +28,7 @@ from face_landmarks.folders import align_folder
 from face_landmarks.images import read_image
 from face_landmarks.layouts import Layout, get_layout
 from face_landmarks.mtcnn import MTCNN
-from face_landmarks.plotting import draw_faces, plot_faces
+from face_landmarks.plotting import draw_faces, plot_faces, plot_heatmaps
 from face_landmarks.results import Faces
 from face_landmarks.video import FaceTracker, TrackedFaces, Video, VideoWriter
 from face_landmarks.weights import ModelCard, list_models
@@ -43,6 +43,7 @@ __all__ = [
     "DownloadError",
     "ExportError",
     "FaceAligner",
+    "FaceHeatmaps",
     "FaceLandmarksError",
     "FaceTracker",
     "Faces",
@@ -68,5 +69,6 @@ __all__ = [
     "list_models",
     "load_model",
     "plot_faces",
+    "plot_heatmaps",
     "read_image",
 ]

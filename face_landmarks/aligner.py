@@ -44,6 +44,28 @@ class LandmarkModel:
     network: nn.Module
 
 
+@dataclass(frozen=True, eq=False)
+class FaceHeatmaps:
+    """What the network saw of each face of a photo, and what it answered.
+
+    Attributes:
+        crops: (N, S, S, 3) uint8 RGB, what the network saw.
+        heatmaps: (N, K, H, W) float32, what it answered.
+        points: (N, K, 2) float32, x y in cells of the heatmaps, as decoded.
+        heatmap_to_crop: (3, 3) float64.
+        heatmap_to_image: (N, 3, 3) float64.
+    """
+
+    crops: NDArray[np.uint8]
+    heatmaps: NDArray[np.float32]
+    points: NDArray[np.float32]
+    heatmap_to_crop: NDArray[np.float64]
+    heatmap_to_image: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+
 def load_model(model: str | os.PathLike[str] = "shr-fan-68", *, sha256: str | None = None) -> LandmarkModel:
     """Load a network with its weights, on the CPU, ready for inference.
 
@@ -208,6 +230,31 @@ class FaceAligner:
             )
             start = mine.stop
         return results
+
+    @torch.inference_mode()
+    def heatmaps(self, image: ImageSource, boxes: ArrayLike | None = None) -> FaceHeatmaps:
+        """The heatmaps of every face of one photo, to look at them or to decode them in another way.
+
+        Arguments and errors are those of `align`. The network looks at each box once, as it is given
+        or detected: nothing is mirrored.
+        """
+        settle_threads()
+        pixels = read_image(image)
+        face_boxes, _ = self._find(pixels, boxes)
+        image_to_crop = crop_matrices(
+            torch.from_numpy(face_boxes), self.crop_size, self.card.crop_scale, self.card.crop_shift
+        )  # (N, 3, 3)
+        crops = warp(pixels, image_to_crop, self.crop_size)  # (N, 3, S, S)
+        batches = crops.to(self.device, self.dtype).split(self.batch_size)
+        heatmaps = torch.cat([self.network(batch).float().cpu() for batch in batches])  # (N, K, H, W)
+        points, _ = decode_heatmaps(heatmaps, window=self.card.window, temperature=self.card.temperature)
+        return FaceHeatmaps(
+            crops=(255 * crops).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy(),
+            heatmaps=heatmaps.numpy(),
+            points=points.numpy(),
+            heatmap_to_crop=self.heatmap_to_crop.clone().numpy(),  # the caller's own
+            heatmap_to_image=(image_to_crop.inverse() @ self.heatmap_to_crop).numpy(),
+        )
 
     def export(self, path: str | os.PathLike[str], *, decode: bool = False) -> Path:
         """Write the network as ONNX in float32, for any batch size; `docs/export.md` shows its use.

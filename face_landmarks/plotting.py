@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from face_landmarks.aligner import FaceHeatmaps
 from face_landmarks.errors import InputError, MissingDependencyError
 from face_landmarks.geometry import resize_matrix, transform_points
 from face_landmarks.images import ImageSource, read_image
@@ -168,6 +169,57 @@ def plot_faces(
                 annotation_clip=True,
                 zorder=4,
             )
+    return ax
+
+
+def plot_heatmaps(
+    heatmaps: FaceHeatmaps,
+    face: int = 0,
+    landmarks: Sequence[int] | None = None,
+    ax: Axes | None = None,
+    *,
+    points: bool = True,
+) -> Axes:
+    """Plot the heatmaps of one face over its crop, the largest of all in each cell.
+
+    Args:
+        heatmaps: as `FaceAligner.heatmaps` gives them.
+        face: which one.
+        landmarks: indices of those to plot; all if not given.
+        ax: where to plot; by default the only axes of a new figure, which is the caller's to
+            show, save or close.
+        points: plot a cross where each landmark was decoded.
+
+    Returns:
+        The axes; data coordinates are crop pixels.
+
+    Raises:
+        InputError: no such face, or no such landmark.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    count, known = heatmaps.heatmaps.shape[:2]
+    if not -count <= face < count:
+        raise InputError(f"face: expected one of {count} faces, got {face}")
+    chosen = list(range(known) if landmarks is None else landmarks)
+    if not chosen or not all(0 <= index < known for index in chosen):
+        raise InputError(f"landmarks: expected indices from 0 to {known - 1}, got {chosen}")
+    plt = _pyplot()
+    if ax is None:
+        _, ax = plt.subplots(figsize=(5, 5), layout="constrained")
+
+    heat = np.clip(heatmaps.heatmaps[face, chosen].max(axis=0), 0, 1)  # (H, W)
+    height, width = heat.shape
+    heatmap_to_crop = torch.from_numpy(heatmaps.heatmap_to_crop)
+    corners = torch.tensor([[-0.5, -0.5], [width - 0.5, height - 0.5]], dtype=torch.float64)
+    (left, top), (right, bottom) = transform_points(heatmap_to_crop, corners).tolist()
+    gray = cv2.cvtColor(heatmaps.crops[face], cv2.COLOR_RGB2GRAY)
+    ax.imshow(gray, cmap="gray", vmin=0, vmax=255)
+    ax.autoscale(False)  # the grid of cells may be shifted against the crop
+    ax.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=heat, extent=(left, right, bottom, top))
+    if points:
+        places = transform_points(heatmap_to_crop, torch.from_numpy(heatmaps.points[face, chosen]))
+        ax.plot(*places.numpy().T, "+", color="black", markersize=6, markeredgewidth=1)
+    ax.set_axis_off()
     return ax
 
 

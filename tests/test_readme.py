@@ -104,6 +104,7 @@ PUBLIC_NAMES = [
     "DownloadError",
     "ExportError",
     "FaceAligner",
+    "FaceHeatmaps",
     "FaceLandmarksError",
     "FaceTracker",
     "Faces",
@@ -129,6 +130,7 @@ PUBLIC_NAMES = [
     "list_models",
     "load_model",
     "plot_faces",
+    "plot_heatmaps",
     "read_image",
 ]
 
