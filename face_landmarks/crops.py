@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from types import MappingProxyType
 from typing import Final
 
 import cv2
@@ -29,16 +28,14 @@ _ARCFACE: Final = (
 _ARCFACE_SIZE: Final = 112
 
 # A face in three dimensions that is in wide use for this: x to the right of the picture, y down, z away from
-# the camera. The landmarks by their group and place in it.
-_HEAD: Final = MappingProxyType(
-    {
-        ("nose_bridge", -1): (0.0, 0.0, 0.0),
-        ("jaw", 8): (0.0, 330.0, 65.0),
-        ("right_eye", 0): (-225.0, -170.0, 135.0),
-        ("left_eye", 3): (225.0, -170.0, 135.0),
-        ("outer_lips", 0): (-150.0, 150.0, 125.0),
-        ("outer_lips", 6): (150.0, 150.0, 125.0),
-    }
+# the camera. Tip of the nose, chin, outer corners of the eyes, corners of the mouth; right before left.
+_HEAD: Final = (
+    (0.0, 0.0, 0.0),
+    (0.0, 330.0, 65.0),
+    (-225.0, -170.0, 135.0),
+    (225.0, -170.0, 135.0),
+    (-150.0, 150.0, 125.0),
+    (150.0, 150.0, 125.0),
 )
 _HEAD_DISTANCE: Final = 45000.0  # of the camera: so far that perspective does not show
 
@@ -49,15 +46,11 @@ def five_points(faces: Faces) -> NDArray[np.float32]:
     Returns:
         (N, 5, 2): centre of the right eye, centre of the left eye, tip of the nose, right and left corner of
         the mouth. Right is the subject's, so the first point is on the left of the picture.
-
-    Raises:
-        InputError: the layout has no such parts.
     """
-    lips = faces.group("outer_lips")
-    right = faces.layout.groups["outer_lips"][0]
-    left = faces.layout.groups["outer_lips"].index(faces.layout.mirror[right])
-    eyes = [faces.landmarks[:, indices].mean(axis=1) for indices in faces.layout.eyes]
-    return np.stack([*eyes, faces.group("nose_bridge")[:, -1], lips[:, 0], lips[:, left]], axis=1)
+    layout = faces.layout
+    eyes = [faces.landmarks[:, indices].mean(axis=1) for indices in layout.eyes]
+    places = (layout.nose_tip, *layout.mouth_corners)
+    return np.concatenate([np.stack(eyes, axis=1), faces.landmarks[:, places]], axis=1)
 
 
 def align_matrices(faces: Faces, size: int = 112, template: str | ArrayLike = "arcface") -> Tensor:
@@ -132,12 +125,10 @@ def head_pose(faces: Faces) -> NDArray[np.float32]:
 
     Returns:
         (N, 3) yaw, pitch, roll in degrees.
-
-    Raises:
-        InputError: the layout has no such landmarks.
     """
-    model = np.array(list(_HEAD.values()))  # (6, 3)
-    pictured = np.stack([faces.group(name)[:, place] for name, place in _HEAD], axis=1)  # (N, 6, 2)
+    layout, model = faces.layout, np.array(_HEAD)  # (6, 3)
+    places = (layout.nose_tip, layout.chin, *layout.eye_corners, *layout.mouth_corners)
+    pictured = faces.landmarks[:, places]  # (N, 6, 2)
     poses = np.empty((len(faces), 3), np.float32)
     for pose, points in zip(poses, pictured.astype(np.float64), strict=True):
         points -= points.mean(axis=0)

@@ -8,6 +8,9 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Final
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 from face_landmarks.errors import InputError
 
 Edge = tuple[int, int]
@@ -28,6 +31,9 @@ class Layout:
         mirror: (K,) index of each landmark's mirror image; its own where it lies on the midline.
         eye_corners: outer corners of the two eyes, (subject's right, subject's left).
         eyes: the landmarks whose mean is the centre of each eye, (right, left).
+        nose_tip: the landmark on, or nearest to, the tip of the nose.
+        mouth_corners: (right, left).
+        chin: the lowest point of the face.
     """
 
     name: str
@@ -37,6 +43,9 @@ class Layout:
     mirror: tuple[int, ...]
     eye_corners: tuple[int, int]
     eyes: tuple[tuple[int, ...], tuple[int, ...]]
+    nose_tip: int
+    mouth_corners: tuple[int, int]
+    chin: int
 
     def __len__(self) -> int:
         return len(self.names)
@@ -116,6 +125,137 @@ IBUG_68: Final = Layout(
     ),
     eye_corners=(36, 45),
     eyes=(_span(36, 41), _span(42, 47)),
+    nose_tip=30,
+    mouth_corners=(48, 54),
+    chin=8,
 )
 
-LAYOUTS: Final = MappingProxyType({layout.name: layout for layout in (IBUG_68,)})
+# Wu et al. Look at Boundary. CVPR 2018. Brows are outlines: along the upper edge, back along the lower.
+_WFLW_98 = {
+    "jaw": _span(0, 32),
+    "right_eyebrow": _span(33, 41),
+    "left_eyebrow": _span(42, 50),
+    "nose_bridge": _span(51, 54),
+    "nose_base": _span(55, 59),
+    "right_eye": _span(60, 67),
+    "left_eye": _span(68, 75),
+    "outer_lips": _span(76, 87),
+    "inner_lips": _span(88, 95),
+    "right_pupil": (96,),
+    "left_pupil": (97,),
+}
+
+WFLW_98: Final = Layout(
+    name="wflw-98",
+    names=_numbered(_WFLW_98),
+    groups=MappingProxyType(_WFLW_98),
+    closed=frozenset({"right_eyebrow", "left_eyebrow", "right_eye", "left_eye", "outer_lips", "inner_lips"}),
+    mirror=_mirror(
+        98,
+        "0-32 1-31 2-30 3-29 4-28 5-27 6-26 7-25 8-24 9-23 10-22 11-21 12-20 13-19 14-18 15-17 "
+        "33-46 34-45 35-44 36-43 37-42 38-50 39-49 40-48 41-47 55-59 56-58 "
+        "60-72 61-71 62-70 63-69 64-68 65-75 66-74 67-73 "
+        "76-82 77-81 78-80 83-87 84-86 88-92 89-91 93-95 96-97",
+    ),
+    eye_corners=(60, 72),
+    eyes=(_span(60, 67), _span(68, 75)),
+    nose_tip=54,
+    mouth_corners=(76, 82),
+    chin=16,
+)
+
+# Burgos-Artizzu et al. Robust Face Landmark Estimation under Occlusion. ICCV 2013; the order is LFPW's,
+# right and left by turns.
+_COFW_29 = {
+    "right_eyebrow": (0, 4, 2, 5),
+    "left_eyebrow": (3, 6, 1, 7),
+    "right_eye": (8, 12, 10, 13),
+    "left_eye": (11, 14, 9, 15),
+    "right_pupil": (16,),
+    "left_pupil": (17,),
+    "nose": (18, 20, 19, 21),
+    "outer_lips": (22, 24, 23, 27),
+    "inner_lips": (25, 26),
+    "chin": (28,),
+}
+
+COFW_29: Final = Layout(
+    name="cofw-29",
+    names=_numbered(_COFW_29),
+    groups=MappingProxyType(_COFW_29),
+    closed=frozenset({"right_eyebrow", "left_eyebrow", "right_eye", "left_eye", "nose", "outer_lips"}),
+    mirror=_mirror(29, "0-1 2-3 4-6 5-7 8-9 10-11 12-14 13-15 16-17 18-19 22-23"),
+    eye_corners=(8, 9),
+    eyes=((16,), (17,)),
+    nose_tip=20,
+    mouth_corners=(22, 23),
+    chin=28,
+)
+
+# Zhu et al. Unconstrained Face Alignment via Cascaded Compositional Learning. CVPR 2016: AFLW without its
+# ears, and with the hidden landmarks filled in.
+_AFLW_19 = {
+    "right_eyebrow": _span(0, 2),
+    "left_eyebrow": _span(3, 5),
+    "right_eye": _span(6, 8),
+    "left_eye": _span(9, 11),
+    "nose": _span(12, 14),
+    "lips": _span(15, 17),
+    "chin": (18,),
+}
+
+AFLW_19: Final = Layout(
+    name="aflw-19",
+    names=_numbered(_AFLW_19),
+    groups=MappingProxyType(_AFLW_19),
+    closed=frozenset(),
+    mirror=_mirror(19, "0-5 1-4 2-3 6-11 7-10 8-9 12-14 15-17"),
+    eye_corners=(6, 11),
+    eyes=((7,), (10,)),
+    nose_tip=13,
+    mouth_corners=(15, 17),
+    chin=18,
+)
+
+LAYOUTS: Final = MappingProxyType({layout.name: layout for layout in (IBUG_68, WFLW_98, COFW_29, AFLW_19)})
+
+# For each of the 68 landmarks the one of the 98 that is nearest to it in meaning:
+#
+#     68       98                              what is lost
+#     0-16     0, 2 .. 32                      every other point of the jaw
+#     17-21    33-37    22-26    42-46         the lower edge of the brows
+#     27-35    51-59
+#     36-41    60 61 63 64 65 67               the middle of each lid
+#     42-47    68 69 71 72 73 75
+#     48-59    76-87    60-67    88-95
+#     -        96 97                           the pupils
+#
+# It is the table of WFLW's authors (https://github.com/wywu/LAB/issues/17). iBUG's brows run between the two
+# edges, and its lids are divided in three, not in four: there a point of the 68 has no equal in the 98.
+WFLW_98_FOR_IBUG_68: Final = (
+    *range(0, 33, 2),
+    *_span(33, 37),
+    *_span(42, 46),
+    *_span(51, 59),
+    *(60, 61, 63, 64, 65, 67),
+    *(68, 69, 71, 72, 73, 75),
+    *_span(76, 95),
+)
+
+
+def wflw_to_ibug(landmarks: ArrayLike) -> NDArray[np.float32]:
+    """The 68 landmarks of iBUG out of the 98 of WFLW, by `WFLW_98_FOR_IBUG_68`.
+
+    Args:
+        landmarks: (..., 98, 2).
+
+    Returns:
+        (..., 68, 2) float32; brows and lids only nearly, see the table.
+
+    Raises:
+        InputError: another shape.
+    """
+    points = np.asarray(landmarks, dtype=np.float32)
+    if points.ndim < 2 or points.shape[-2:] != (98, 2):
+        raise InputError(f"landmarks: expected shape (..., 98, 2), got {points.shape}")
+    return points[..., WFLW_98_FOR_IBUG_68, :]

@@ -28,6 +28,9 @@ TRIANGLE = Layout(
     mirror=(1, 0, 2),
     eye_corners=(0, 1),
     eyes=((0,), (1,)),
+    nose_tip=2,
+    mouth_corners=(0, 1),
+    chin=2,
 )
 
 
