@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any, Final
@@ -25,6 +26,8 @@ _SHAPES: Final[Mapping[str, tuple[str | int, ...]]] = MappingProxyType(
     }
 )
 _SHOWN: Final = 3  # faces that a repr describes
+_PREVIEWED: Final = 10  # faces that a notebook shows
+_SKETCH: Final = 240.0  # longer side, in pixels, of the sketch beside them
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -186,6 +189,59 @@ class Faces:
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:  # so that a copy is read-only too
         return Faces, (*(getattr(self, name) for name in _SHAPES), self.layout)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a sketch of the faces, and a table."""
+        faces = self[:_PREVIEWED]
+        return (
+            '<div style="display: flex; gap: 2em; align-items: center; flex-wrap: wrap">'
+            f"{faces._sketch() if len(faces) else ''}{faces._table(more=len(self) - len(faces))}</div>"
+        )
+
+    def _table(self, more: int) -> str:
+        """A row per face, in HTML; `more` faces are mentioned."""
+        scores = self.landmark_scores.mean(axis=1)
+        rows = [
+            f"<tr><td>{face}</td><td>({x0:.0f}, {y0:.0f}) to ({x1:.0f}, {y1:.0f})</td>"
+            f"<td>{box_score:.2f}</td><td>{score:.2f}</td></tr>"
+            for face, ((x0, y0, x1, y1), box_score, score) in enumerate(
+                zip(self.boxes, self.box_scores, scores, strict=True)
+            )
+        ]
+        if more:
+            rows.append(f'<tr><td colspan="4">and {more} more</td></tr>')
+        count = len(self) + more
+        return (
+            f"<table><caption>{count} face{'s' * (count != 1)}, {escape(self.layout.name)}</caption>"
+            "<tr><th>face</th><th>box</th><th>box score</th><th>mean landmark score</th></tr>"
+            f"{''.join(rows)}</table>"
+        )
+
+    def _sketch(self) -> str:
+        """The contours and boxes of the faces as SVG, without the photo, which is not known here."""
+        corners = self.boxes.reshape(-1, 2, 2).astype(np.float64)  # (N, 2, 2)
+        everything = np.concatenate([self.landmarks, corners], axis=1)  # (N, K + 2, 2)
+        low, high = everything.min(axis=(0, 1)), everything.max(axis=(0, 1))
+        scale = _SKETCH / max(*(high - low), 1e-6)
+        width, height = (high - low) * scale
+        shapes = []
+        for face, points in enumerate((everything - low) * scale):
+            (x0, y0), (x1, y1) = points[-2:]
+            shapes.append(
+                f'<g><rect x="{x0:.1f}" y="{y0:.1f}" width="{x1 - x0:.1f}" height="{y1 - y0:.1f}" '
+                f'opacity="0.3"/><text x="{x0 + 4:.1f}" y="{y0 + 14:.1f}" fill="currentColor" stroke="none">'
+                f"{face}</text>"
+            )
+            for name, indices in self.layout.groups.items():
+                path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points[list(indices)])
+                shapes.append(f'<poly{"gon" if name in self.layout.closed else "line"} points="{path}"/>')
+            shapes.append("</g>")
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width + 4:.0f}" height="{height + 4:.0f}" '
+            f'viewBox="-2 -2 {width + 4:.1f} {height + 4:.1f}" fill="none" stroke="currentColor" '
+            'font-family="sans-serif" font-size="12">'
+            f"{''.join(shapes)}</svg>"
+        )
 
 
 def _shape(name: str, faces: int, layout: Layout) -> tuple[int, ...]:
