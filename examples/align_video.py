@@ -12,7 +12,7 @@ def main(source: str, drawn: str) -> None:
         for number, frame in enumerate(video):
             tracked = tracker.update(frame)
             print(f"frame {number}: faces {tracked.identities.tolist()}")
-            writer.write(draw_faces(frame, tracked.faces))
+            writer.write(draw_faces(frame, tracked.faces, labels=tracked.identities))
 
 
 if __name__ == "__main__":

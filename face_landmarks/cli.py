@@ -140,7 +140,7 @@ def _video(options: argparse.Namespace) -> int:
                 row = {"frame": frames, "seconds": frames / video.frame_rate, **tracked.to_dict()}
                 print(json.dumps(row), file=lines)
             if writer:
-                writer.write(draw_faces(frame, tracked.faces))
+                writer.write(draw_faces(frame, tracked.faces, labels=tracked.identities))
             identities.update(tracked.identities.tolist())
             frames += 1
             progress.update()

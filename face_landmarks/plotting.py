@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -40,6 +40,9 @@ _COLORS: Mapping[str, RGB] = {  # a part has the colour of the first of these wo
 }
 _SHADE = 0.4  # opacity of the black outline that parts a bright line from a bright photo
 _SHADE_WIDTH = 2.4  # its width, in line widths
+_LETTER_HEIGHT = 14.0  # of a label's capitals, in line widths
+_ENLARGED_LETTER = 64  # their height, in pixels, where they are drawn
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
 _FRACTION_BITS = 4  # OpenCV draws at 1 / 2**4 of a pixel
 
 
@@ -50,6 +53,7 @@ def draw_faces(
     lines: bool = True,
     points: bool = True,
     boxes: bool = False,
+    labels: Iterable[object] | None = None,
     color: RGB | None = None,
     weight: float = 1.0,
 ) -> NDArray[np.uint8]:
@@ -61,6 +65,7 @@ def draw_faces(
         lines: draw the contour of each facial part.
         points: draw each landmark as a dot.
         boxes: draw the face boxes.
+        labels: one for each face, such as its name or number, written above its box.
         color: one RGB colour for all lines, in place of one for each part of the face.
         weight: makes every stroke heavier (above 1) or lighter (below 1).
 
@@ -68,9 +73,13 @@ def draw_faces(
         (H, W, 3) uint8 RGB.
 
     Raises:
-        InputError: an unusable image, or a weight that is not positive.
+        InputError: an unusable image, another number of labels than of faces, or a weight that is
+            not positive.
     """
     _check_weight(weight)
+    texts = [""] * len(faces) if labels is None else list(map(str, labels))
+    if len(texts) != len(faces):
+        raise InputError(f"labels: expected one for each of {len(faces)} faces, got {len(texts)}")
     canvas = read_image(image)  # ours to draw on: a copy, also of an array
     contours = _contours(faces.layout, color)
     for landmarks, box in zip(faces.landmarks, faces.boxes, strict=True):
@@ -78,6 +87,9 @@ def draw_faces(
             _paint(canvas, [(_outline(box), color or _WHITE)], landmarks[:0], weight)
         strokes = [(landmarks[indices], rgb) for indices, rgb in contours if lines]
         _paint(canvas, strokes, landmarks if points else landmarks[:0], weight)
+    for text, box in zip(texts, faces.boxes, strict=True):
+        if text:
+            _write(canvas, text, box, color or _WHITE, weight)
     return canvas
 
 
@@ -320,6 +332,33 @@ def _paint(canvas: NDArray[np.uint8], strokes: list[tuple[Points, RGB]], dots: P
         paint_line(bright, line, rgb, line_width)
     paint_dots(bright, _WHITE, radius)
     patch[:] = cv2.resize(bright, patch.shape[1::-1], interpolation=cv2.INTER_AREA)
+
+
+def _write(canvas: NDArray[np.uint8], text: str, box: Points, rgb: RGB, weight: float) -> None:
+    """Write a text above a box in view, or as near to there as it is inside the canvas; in place.
+
+    The letters are drawn enlarged and averaged, as lines are in `_paint`; so is their shade.
+    """
+    size = np.array(canvas.shape[1::-1])  # (W, H)
+    if (box[:2] >= size).any() or (box[2:] <= 0).any():
+        return
+    line_width, _ = _strokes(_outline(box), weight)
+    letters = min(_LETTER_HEIGHT * line_width, size.min() / 4)  # pixels
+    scale = max(1, round(_ENLARGED_LETTER / letters))
+    thickness, margin = max(1, round(letters * scale / 9)), math.ceil(letters / 9)
+    font = cv2.getFontScaleFromHeight(_FONT, round(letters * scale), thickness)
+    (across, up), down = cv2.getTextSize(text, _FONT, font, thickness)
+    width, height = (math.ceil(length / scale) + 2 * margin for length in (across, up + down))
+    left, top = np.clip(box[:2] - (0, height), 0, np.maximum(size - (width, height), 0)).round().astype(int)
+
+    ink = np.zeros((height * scale, width * scale), np.uint8)
+    cv2.putText(ink, text, (margin * scale, margin * scale + up), _FONT, font, 255, thickness, cv2.LINE_AA)
+    brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * margin * scale + 1,) * 2)
+    patch = canvas[top : top + height, left : left + width]
+    for mask, opacity, paint in ((cv2.dilate(ink, brush), _SHADE, (0, 0, 0)), (ink, 1.0, rgb)):
+        small = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
+        share = opacity * small[: patch.shape[0], : patch.shape[1], np.newaxis] / 255  # (h, w, 1)
+        patch[:] = np.rint((1 - share) * patch + share * np.array(paint))
 
 
 def _strokes(points: Points, weight: float) -> tuple[float, float]:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from face_landmarks import plotting
+from face_landmarks import FaceAligner, FaceHeatmaps, plotting, read_image
 from face_landmarks.errors import InputError, MissingDependencyError
-from face_landmarks.geometry import boxes_from_landmarks
+from face_landmarks.geometry import boxes_from_landmarks, resize_matrix, transform_points
+from face_landmarks.heatmap import encode_heatmaps
 from face_landmarks.layouts import IBUG_68
-from face_landmarks.plotting import draw_faces, plot_ced, plot_faces
+from face_landmarks.plotting import draw_faces, plot_ced, plot_faces, plot_heatmaps
 from face_landmarks.results import Faces
 
+ASTRONAUT = Path(__file__).parents[1] / "examples" / "data" / "astronaut.jpg"
 HEIGHT, WIDTH = 120, 160
 GRAY = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
 
@@ -133,6 +137,44 @@ def test_a_face_may_lie_partly_or_wholly_outside(centre):
     assert ink(drawn).any() == (max(np.abs(centre)) < 200)
 
 
+def ink_of_labels(faces: Faces, labels: list[object], canvas: np.ndarray = GRAY) -> np.ndarray:
+    drawn = draw_faces(canvas, faces, lines=False, points=False, labels=labels)
+    return ink(drawn, canvas)
+
+
+def test_a_label_stands_above_the_box_of_its_face():
+    pair = faces_at(ring((40, 80), 25), ring((110, 80), 25))
+    one, both = ink_of_labels(pair, [7, ""]), ink_of_labels(pair, [7, "Eva"])
+    (x0, top, x1, _), (right_x0, *_) = pair.boxes
+    rows, columns = np.nonzero(one)
+    assert rows.size and (rows < top).all() and (rows > top - 20).all()
+    assert (columns >= x0 - 1).all() and (columns < x1).all()
+    assert (both[:, 60:] > 0).sum() > 1.5 * (one > 0).sum()
+    assert (np.nonzero(both[:, 80:])[1] + 80 >= right_x0 - 1).all()
+
+
+@pytest.mark.parametrize("centre", [(5, 5), (WIDTH, 30), (80, HEIGHT), (0, 60)])
+def test_a_label_stays_whole_inside_the_photo(centre):
+    inside, roomy = ring((80, 80), 25), np.full((400, 400, 3), 90, np.uint8)
+    expected = (ink_of_labels(faces_at(inside), ["12"], roomy) > 0).sum()
+    assert (ink_of_labels(faces_at(ring(centre, 25)), ["12"]) > 0).sum() == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize("centre", [(-500, 60), (80, 1e30)])
+def test_a_face_out_of_sight_has_no_label(centre):
+    assert not ink_of_labels(faces_at(ring(centre, 25)), ["12"]).any()
+
+
+def test_a_label_longer_than_the_photo_is_cut_off():
+    drawn = ink_of_labels(faces_at(ring((80, 60), 40)), ["a long name " * 9])
+    assert drawn.shape == (HEIGHT, WIDTH) and drawn.any()
+
+
+def test_labels_are_one_for_each_face():
+    with pytest.raises(InputError, match="labels: expected one for each of 1 faces, got 2"):
+        draw_faces(GRAY, faces_at(ring((80, 60), 40)), labels=[1, 2])
+
+
 @pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf")])
 def test_a_weight_is_a_positive_number(weight):
     for draw in (draw_faces, plot_faces):
@@ -197,6 +239,77 @@ def test_a_landmark_outside_the_photo_does_not_move_the_axes():
 def test_plotting_nobody_shows_the_photo():
     axes = plot_faces(GRAY, Faces.empty(IBUG_68), boxes=True, indices=True, scores=True)
     assert len(axes.images) == 1 and not axes.lines
+
+
+def heatmaps_with_spots(spots: list[tuple[float, float]], offset: float = 0.0) -> FaceHeatmaps:
+    """One face of K landmarks, seen in a crop of 32 pixels through heatmaps of 8 rows and 8 columns."""
+    points = torch.tensor(spots)[None]  # (1, K, 2)
+    heatmap_to_crop = resize_matrix(4)
+    heatmap_to_crop[:2, 2] += offset
+    return FaceHeatmaps(
+        np.full((1, 32, 32, 3), 90, np.uint8),
+        encode_heatmaps(points, (8, 8), sigma=1).numpy(),
+        points.numpy(),
+        heatmap_to_crop.numpy(),
+        heatmap_to_crop[None].numpy(),
+    )
+
+
+def test_heatmaps_lie_over_the_crop_where_their_cells_are():
+    axes = plot_heatmaps(heatmaps_with_spots([(2.25, 5.0), (6.0, 1.5)]))
+    crop, heat = axes.images
+    assert crop.get_extent() == [-0.5, 31.5, 31.5, -0.5] == list(heat.get_extent())
+    values = heat.get_array()
+    assert values.shape == (8, 8) and values[5, 2] == values.max() and values[1, 6] == values[2, 6] > 0.8
+    np.testing.assert_allclose(axes.lines[0].get_xydata(), [(10.5, 21.5), (25.5, 7.5)])
+    axes.figure.canvas.draw()
+
+
+def test_an_offset_moves_heatmaps_and_points_and_not_the_crop():
+    axes = plot_heatmaps(heatmaps_with_spots([(2.25, 5.0)], offset=1.0))
+    crop, heat = axes.images
+    assert list(heat.get_extent()) == [0.5, 32.5, 32.5, 0.5] and crop.get_extent()[0] == -0.5
+    assert axes.get_xlim() == (-0.5, 31.5)
+    np.testing.assert_allclose(axes.lines[0].get_xydata(), [(11.5, 22.5)])
+
+
+def test_chosen_landmarks_alone_are_plotted():
+    axes = plot_heatmaps(heatmaps_with_spots([(2, 5), (6, 1)]), landmarks=[1], ax=Figure().subplots())
+    heat = axes.images[1].get_array()
+    assert heat[1, 6] == 1 and heat[5, 2] < 0.01 and len(axes.lines[0].get_xydata()) == 1
+    assert not plot_heatmaps(heatmaps_with_spots([(2, 5)]), points=False).lines
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"face": 1}, "face: expected one of 1"), ({"landmarks": [2]}, "0 to 1"), ({"landmarks": []}, "0 to 1")],
+    ids=str,
+)
+def test_heatmaps_that_are_not_there_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        plot_heatmaps(heatmaps_with_spots([(2, 5), (6, 1)]), **options)
+    assert not plt.get_fignums()
+
+
+def test_the_heatmaps_of_an_aligner_are_those_its_landmarks_are_read_from():
+    aligner = FaceAligner(detector=None, device="cpu", batch_size=2)
+    boxes = [(178, 59, 267, 175), (150, 40, 300, 190), (178, 59, 267, 175)]
+    seen = aligner.heatmaps(ASTRONAUT, boxes)
+    assert len(seen) == 3 and seen.crops.shape == (3, 128, 128, 3) and seen.heatmaps.shape == (3, 68, 32, 32)
+    in_image = transform_points(torch.from_numpy(seen.heatmap_to_image), torch.from_numpy(seen.points))
+    np.testing.assert_allclose(in_image[0], aligner.align(ASTRONAUT, boxes[:1]).landmarks[0], atol=1e-3)
+    # The centre of a crop shows what the photo has there.
+    crop_to_image = seen.heatmap_to_image[0] @ np.linalg.inv(seen.heatmap_to_crop)
+    x, y = np.rint((crop_to_image @ (63.5, 63.5, 1))[:2]).astype(int)
+    nearby = seen.crops[0, 62:66, 62:66].mean(axis=(0, 1))
+    np.testing.assert_allclose(
+        nearby, read_image(ASTRONAUT)[y - 1 : y + 2, x - 1 : x + 2].mean((0, 1)), atol=12
+    )
+
+
+def test_nobodys_heatmaps_have_every_axis():
+    seen = FaceAligner(detector=None, device="cpu").heatmaps(GRAY, np.empty((0, 4)))
+    assert len(seen) == 0 and seen.crops.shape == (0, 128, 128, 3) and seen.points.shape == (0, 68, 2)
 
 
 def test_a_ced_is_a_staircase_that_ends_at_the_right_edge():
