@@ -245,7 +245,7 @@ class FaceAligner:
             torch.from_numpy(face_boxes), self.crop_size, self.card.crop_scale, self.card.crop_shift
         )  # (N, 3, 3)
         crops = warp(pixels, image_to_crop, self.crop_size)  # (N, 3, S, S)
-        batches = crops.to(self.device, self.dtype).split(self.batch_size)
+        batches = torch.split(crops.to(self.device, self.dtype), self.batch_size)
         heatmaps = torch.cat([self.network(batch).float().cpu() for batch in batches])  # (N, K, H, W)
         points, _ = decode_heatmaps(heatmaps, window=self.card.window, temperature=self.card.temperature)
         return FaceHeatmaps(
