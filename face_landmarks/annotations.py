@@ -25,6 +25,7 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -38,23 +39,45 @@ _HEADER = re.compile(r"\s*(version:\s*\S+\s+)?(n_points:\s*(?P<count>\d{1,18})\s
 _NUMBERED = re.compile(r"(?P<name>.+)\.(?P<number>\d+)")
 
 
+class StoredPhoto(Protocol):
+    """A photo that is no file of its own but part of one; `str` names it."""
+
+    def read(self) -> NDArray[np.uint8]:
+        """Decode it now: (H, W, 3) RGB or (H, W) gray."""
+
+
 @dataclass(frozen=True, eq=False)
 class AnnotatedImage:
     """A photo and the true landmarks of its annotated faces; others in it may have none.
 
     Attributes:
-        image: path of the photo.
+        image: path of the photo, or the photo inside a larger file.
         landmarks: (N, K, 2) float32 x y in pixels, zero-based.
+        boxes: (N, 4) float32 x0 y0 x1 y1, the face boxes that came with the data; None without any.
 
     Raises:
-        InputError: landmarks of another shape, or not finite.
+        InputError: landmarks or boxes of another shape, or not finite, or a box without area.
     """
 
-    image: Path
+    image: Path | StoredPhoto
     landmarks: NDArray[np.float32]
+    boxes: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "landmarks", _points(self.landmarks, "(N, K, 2)"))
+        if self.boxes is None:
+            return
+        boxes = np.asarray(self.boxes, dtype=np.float32)
+        if boxes.shape != (len(self.landmarks), 4):
+            raise InputError(f"boxes: expected shape {(len(self.landmarks), 4)}, got {boxes.shape}")
+        if not (boxes[:, :2] < boxes[:, 2:]).all() or not np.isfinite(boxes).all():
+            raise InputError(f"boxes: expected x0 < x1 and y0 < y1, got {boxes.tolist()} in {self.image}")
+        object.__setattr__(self, "boxes", boxes)
+
+    @property
+    def source(self) -> Path | NDArray[np.uint8]:
+        """What `read_image` reads: the path, or the pixels of a stored photo, decoded now."""
+        return self.image if isinstance(self.image, Path) else self.image.read()
 
 
 def read_pts(path: str | os.PathLike[str]) -> NDArray[np.float32]:

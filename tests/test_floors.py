@@ -20,8 +20,8 @@ FLOORS = {
         5: "cli compat",
         4: "crops evaluation folders plotting video",
         3: "aligner",
-        2: "export hourglass mtcnn",
-        1: "annotations detection geometry heatmap images metrics results weights",
+        2: "benchmarks confidence export hourglass mtcnn",
+        1: "annotations detection geometry heatmap images matlab metrics results weights",
         0: "downloads forking layouts",
         -1: "_version errors",  # the bedrock: no imports at all
     }.items()
