@@ -1,12 +1,11 @@
-"""MTCNN, the default face detector: an adapter of facenet-pytorch's, imported only when used."""
+"""MTCNN, the default face detector: three small networks, whose weights come with facenet-pytorch."""
 
 from __future__ import annotations
 
-import threading
-import warnings
-from collections.abc import Sequence
-from importlib import import_module
-from typing import Any, Final, TypeAlias
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final, TypeAlias
 
 import cv2
 import numpy as np
@@ -19,15 +18,12 @@ from face_landmarks.errors import InputError, MissingDependencyError
 from face_landmarks.forking import settle_threads
 
 Detections: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
+Boxes: TypeAlias = NDArray[np.float64]
 
-# facenet-pytorch counts pixels from one, and its boxes name their first and their last pixel. This
-# leads to the outer edges of these two, with pixel centres at integers from zero. Measured, as what
-# stays constant when 16 faces are resized from 24 to 110 pixels: -1.6 -1.9 -0.6 -0.4, each +-0.2.
-_EDGES: Final = np.array([-1.5, -1.5, -0.5, -0.5])
+_CELL: Final = 12  # side of what one cell of the first network sees, in pixels; the next cell is 2 further
 _BORDER: Final = 1 / 8  # of the longer side: room around a face that fills its picture
 _LARGEST: Final = 2  # times the longer side: no face in view is larger
-_NO_FACE: Final = (np.empty((0, 4)), np.empty(0, np.float32))
-_LOADING: Final = threading.Lock()
+_BATCH: Final = 256  # squares that a network looks at together; bounds memory
 
 
 class MTCNN:
@@ -51,7 +47,7 @@ class MTCNN:
             looked at. Boxes are in pixels of the image given.
 
     Raises:
-        MissingDependencyError: facenet-pytorch cannot be imported.
+        MissingDependencyError: facenet-pytorch is not installed, or lacks its weights.
         InputError: an argument is out of its range.
 
     Reference:
@@ -77,19 +73,13 @@ class MTCNN:
         if not max_size >= 1:
             raise InputError(f"max_size: expected at least 1 pixel, got {max_size}")
         self.min_face_size = min_face_size
+        self.thresholds = tuple(thresholds)
+        self.factor = factor
         self.max_size = max_size
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        networks = _load(
-            keep_all=True,
-            post_process=False,
-            min_face_size=min_face_size,
-            thresholds=list(thresholds),
-            factor=factor,
-            device=device,
-        )
-        if device.type == "cpu":
-            _replace_convolutions(networks)
-        self._detect = networks.detect
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._propose = _load(_Proposing(), "pnet.pt", self.device)
+        self._refine = _load(_Refining(), "rnet.pt", self.device)
+        self._decide = _load(_Deciding(), "onet.pt", self.device)
 
     def __call__(self, image: NDArray[np.uint8], /) -> Detections:
         """Find the faces of an image.
@@ -110,11 +100,11 @@ class MTCNN:
         settle_threads()
         height, width = image.shape[:2]
         small = _shrink(image, self.max_size)  # (h, w, 3)
-        boxes, scores = self._look(small, border=0)
-        if not len(boxes):
-            boxes, scores = self._look(small, border=round(_BORDER * max(small.shape[:2])))
+        edges, scores = self._look(small, border=0)
+        if not len(edges):
+            edges, scores = self._look(small, border=round(_BORDER * max(small.shape[:2])))
         zoom = np.array([width, height, width, height]) / np.tile(small.shape[1::-1], 2)
-        boxes = ((boxes + 0.5) * zoom - 0.5).astype(np.float32)
+        boxes = (edges * zoom - 0.5).astype(np.float32)
 
         keep = _is_plausible(boxes, width, height)
         boxes, scores = boxes[keep], scores[keep]
@@ -122,59 +112,214 @@ class MTCNN:
         order = np.lexsort((y0, x0, -(x1 - x0) * (y1 - y0)))  # the last key counts first
         return boxes[order], scores[order]
 
-    def _look(self, image: NDArray[np.uint8], border: int) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-        """Boxes (N, 4) in pixels of the image, and scores (N,), of the image with a border around it."""
+    def _look(self, image: NDArray[np.uint8], border: int) -> tuple[Boxes, NDArray[np.float32]]:
+        """Boxes (N, 4) and scores (N,) of the image with a border around it, in pixels of the image.
+
+        Here and below a box is given by its edges, counted from the outer edge of the first pixel.
+        """
         framed = cv2.copyMakeBorder(image, border, border, border, border, cv2.BORDER_REPLICATE)
-        if min(framed.shape[:2]) * (12.0 / self.min_face_size) < 12.0:
-            return _NO_FACE  # facenet-pytorch's own measure: its pyramid would have no level, and crash
         with torch.inference_mode():
-            boxes, scores = self._detect(framed)
-        if boxes is None:
-            return _NO_FACE
-        return boxes.astype(np.float64) + _EDGES - border, scores.astype(np.float32)
+            edges, scores = self._detect(np.asarray(framed, np.uint8))
+        return edges - border, scores
+
+    def _detect(self, image: NDArray[np.uint8]) -> tuple[Boxes, NDArray[np.float32]]:
+        """The cascade: edges (N, 4) and scores (N,)."""
+        edges, scores = self._scan(image)
+        edges, scores = self._judge(self._refine, image, edges, 24, self.thresholds[1])
+        keep = _suppress(edges, scores, 0.7)
+        edges, scores = self._judge(self._decide, image, edges[keep], 48, self.thresholds[2])
+        keep = _suppress_nested(edges, scores, 0.7)
+        return edges[keep], scores[keep]
+
+    def _scan(self, image: NDArray[np.uint8]) -> tuple[Boxes, NDArray[np.float32]]:
+        """What may be a face, at every place and size: edges (N, 4) and scores (N,)."""
+        found = [(np.empty((0, 4)), np.empty(0, np.float32))]
+        for level in _pyramid(image, _CELL / self.min_face_size, self.factor):
+            height, width = level.shape[:2]
+            canvas = np.zeros((_round_up(height), _round_up(width), 3), np.uint8)
+            canvas[:height, :width] = level
+            corrections, scores = self._propose(self._to_tensor(canvas[np.newaxis]))
+            scores = scores[0, : height // 2 - 5, : width // 2 - 5]  # of cells within the level
+            rows, columns = (scores >= self.thresholds[0]).nonzero(as_tuple=True)
+            corner = 2.0 * torch.stack((columns, rows), dim=1)  # (n, 2)
+            cells = torch.cat((corner, corner + _CELL), dim=1)
+            edges = _to_numpy(cells + _CELL * corrections[0, :, rows, columns].T)
+            edges *= np.tile(np.divide(image.shape[1::-1], (width, height)), 2)
+            level_scores = scores[rows, columns].cpu().numpy()
+            keep = _suppress(edges, level_scores, 0.5)
+            found.append((edges[keep], level_scores[keep]))
+        edges, all_scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        keep = _suppress(edges, all_scores, 0.7)
+        return edges[keep], all_scores[keep]
+
+    def _judge(
+        self, network: nn.Module, image: NDArray[np.uint8], edges: Boxes, size: int, threshold: float
+    ) -> tuple[Boxes, NDArray[np.float32]]:
+        """Boxes that a network of this input size believes, as it corrects them, and scores."""
+        squares = _squares(edges)
+        squares = squares[_reaches_into(squares, image)]
+        if not len(squares):
+            return np.empty((0, 4)), np.empty(0, np.float32)
+        views = np.zeros((_round_up(len(squares)), size, size, 3), np.uint8)
+        for view, square in zip(views, squares, strict=False):
+            view[:] = cv2.resize(_cut(image, square), (size, size), interpolation=cv2.INTER_AREA)
+        parts = [network(part) for part in torch.split(self._to_tensor(views), _BATCH)]
+        corrections, scores = (torch.cat(part)[: len(squares)] for part in zip(*parts, strict=True))
+        sides = squares[:, 2:3] - squares[:, 0:1]  # (N, 1)
+        keep = (scores >= threshold).cpu().numpy()
+        return (squares + sides * _to_numpy(corrections))[keep], scores.cpu().numpy()[keep]
+
+    def _to_tensor(self, images: NDArray[np.uint8]) -> Tensor:
+        """(B, H, W, 3) uint8 as the networks want it, (B, 3, H, W) about zero."""
+        pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)
+        return (pixels.float() - 127.5) / 128
 
 
-def _load(**options: object) -> Any:
-    with _LOADING, warnings.catch_warnings():  # its import edits the filters for good; lock: they are global
-        warnings.simplefilter("ignore")
-        try:
-            facenet_pytorch = import_module("facenet_pytorch")
-        except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision of another torch
-            raise MissingDependencyError(
-                "MTCNN needs facenet-pytorch, pip install 'facenet-pytorch>=2.5.3,<2.6', "
-                f"which cannot be imported: {error}"
-            ) from error
-        return facenet_pytorch.MTCNN(**options).eval()
+class _Proposing(nn.Module):
+    """Images (B, 3, H, W) -> corrections (B, 4, h, w) and scores (B, h, w) of 12 x 12 pixel cells."""
 
-
-class _Convolution(nn.Module):
-    """A convolution that remembers nothing of its inputs.
-
-    Torch's own keeps, through oneDNN, a program for every size of input, and each photo brings new
-    ones: memory grew by 0.06 MB with every photo of a new size. This takes a fifth more time.
-    """
-
-    def __init__(self, convolution: nn.Conv2d) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        assert convolution.stride == (1, 1) and convolution.padding == (0, 0) and convolution.groups == 1
-        self.convolution = convolution
+        self.conv1, self.prelu1 = nn.Conv2d(3, 10, 3), nn.PReLU(10)
+        self.conv2, self.prelu2 = nn.Conv2d(10, 16, 3), nn.PReLU(16)
+        self.conv3, self.prelu3 = nn.Conv2d(16, 32, 3), nn.PReLU(32)
+        self.conv4_1, self.conv4_2 = nn.Conv2d(32, 2, 1), nn.Conv2d(32, 4, 1)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, O, H - h + 1, W - w + 1), for kernels of (h, w)."""
-        weight, bias = self.convolution.weight, self.convolution.bias
-        rows, columns = images.shape[2] - weight.shape[2] + 1, images.shape[3] - weight.shape[3] + 1
-        patches = F.unfold(images, weight.shape[2:])  # (B, C * h * w, rows * columns)
-        kernels = weight.flatten(1).expand(len(images), -1, -1)  # (B, O, C * h * w)
-        assert bias is not None
-        return torch.baddbmm(bias[:, None], kernels, patches).view(len(images), -1, rows, columns)
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = F.max_pool2d(self.prelu1(self.conv1(x)), 2)
+        x = self.prelu3(self.conv3(self.prelu2(self.conv2(x))))
+        return self.conv4_2(x), self.conv4_1(x).softmax(dim=1)[:, 1]
 
 
-def _replace_convolutions(module: nn.Module) -> None:
-    for name, child in module.named_children():
-        if isinstance(child, nn.Conv2d):
-            setattr(module, name, _Convolution(child))
-        else:
-            _replace_convolutions(child)
+class _Refining(nn.Module):
+    """Squares (B, 3, 24, 24) -> corrections (B, 4) and scores (B,)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.prelu1 = nn.Conv2d(3, 28, 3), nn.PReLU(28)
+        self.conv2, self.prelu2 = nn.Conv2d(28, 48, 3), nn.PReLU(48)
+        self.conv3, self.prelu3 = nn.Conv2d(48, 64, 2), nn.PReLU(64)
+        self.dense4, self.prelu4 = nn.Linear(576, 128), nn.PReLU(128)
+        self.dense5_1, self.dense5_2 = nn.Linear(128, 2), nn.Linear(128, 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = F.max_pool2d(self.prelu1(self.conv1(x)), 3, 2, ceil_mode=True)  # (B, 28, 11, 11)
+        x = F.max_pool2d(self.prelu2(self.conv2(x)), 3, 2, ceil_mode=True)  # (B, 48, 4, 4)
+        x = self.prelu3(self.conv3(x))  # (B, 64, 3, 3)
+        x = self.prelu4(self.dense4(_columns_first(x)))
+        return self.dense5_2(x), self.dense5_1(x).softmax(dim=1)[:, 1]
+
+
+class _Deciding(nn.Module):
+    """Squares (B, 3, 48, 48) -> corrections (B, 4) and scores (B,)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.prelu1 = nn.Conv2d(3, 32, 3), nn.PReLU(32)
+        self.conv2, self.prelu2 = nn.Conv2d(32, 64, 3), nn.PReLU(64)
+        self.conv3, self.prelu3 = nn.Conv2d(64, 64, 3), nn.PReLU(64)
+        self.conv4, self.prelu4 = nn.Conv2d(64, 128, 2), nn.PReLU(128)
+        self.dense5, self.prelu5 = nn.Linear(1152, 256), nn.PReLU(256)
+        self.dense6_1, self.dense6_2 = nn.Linear(256, 2), nn.Linear(256, 4)
+        self.dense6_3 = nn.Linear(256, 10)  # five points, which we do not need
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = F.max_pool2d(self.prelu1(self.conv1(x)), 3, 2, ceil_mode=True)  # (B, 32, 23, 23)
+        x = F.max_pool2d(self.prelu2(self.conv2(x)), 3, 2, ceil_mode=True)  # (B, 64, 10, 10)
+        x = F.max_pool2d(self.prelu3(self.conv3(x)), 2)  # (B, 64, 4, 4)
+        x = self.prelu4(self.conv4(x))  # (B, 128, 3, 3)
+        x = self.prelu5(self.dense5(_columns_first(x)))
+        return self.dense6_2(x), self.dense6_1(x).softmax(dim=1)[:, 1]
+
+
+def _columns_first(x: Tensor) -> Tensor:
+    """(B, C, H, W) to (B, W * H * C), the order in which the networks were trained."""
+    return x.permute(0, 3, 2, 1).flatten(1)
+
+
+def _load(network: nn.Module, name: str, device: torch.device) -> nn.Module:
+    """A network with its weights; facenet-pytorch's own code is not imported."""
+    package = find_spec("facenet_pytorch")
+    folders = (package.submodule_search_locations if package else None) or []
+    for path in (Path(folder, "data", name) for folder in folders):
+        if path.is_file():
+            network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+            network = network.eval().requires_grad_(False)
+            return network.to(device).to(memory_format=torch.channels_last)
+    found = f"it has no data/{name}" if package else "it is not installed"
+    raise MissingDependencyError(
+        f"MTCNN needs the weights in facenet-pytorch, pip install 'facenet-pytorch>=2.5.3,<2.6': {found}"
+    )
+
+
+def _pyramid(image: NDArray[np.uint8], scale: float, factor: float) -> Iterator[NDArray[np.uint8]]:
+    """The image at this scale, then each time smaller by the factor, while a cell fits in."""
+    height, width = image.shape[:2]
+    while min(height, width) * scale >= _CELL:
+        size = round(width * scale), round(height * scale)
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        yield image
+        scale *= factor
+
+
+def _round_up(count: int) -> int:
+    """The next of 8 numbers to each doubling.
+
+    oneDNN keeps a program for every shape it ever saw; so there are few.
+    """
+    step = 1 << max(0, count.bit_length() - 4)
+    return -(-count // step) * step
+
+
+def _squares(edges: Boxes) -> Boxes:
+    """The smallest squares (N, 4), about the same centres, of whole pixels."""
+    sides = np.maximum(1, np.rint((edges[:, 2:] - edges[:, :2]).max(axis=1, keepdims=True, initial=0)))
+    corner = np.rint((edges[:, :2] + edges[:, 2:] - sides) / 2)  # (N, 2)
+    return np.concatenate((corner, corner + sides), axis=1)
+
+
+def _reaches_into(squares: Boxes, image: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which squares (N, 4) overlap the image, and are not absurdly large."""
+    size = np.array(image.shape[1::-1])
+    overlap = np.minimum(squares[:, 2:], size) - np.maximum(squares[:, :2], 0)  # (N, 2)
+    possible = squares[:, 2:] - squares[:, :2] <= _LARGEST * size.max()
+    reaches: NDArray[np.bool_] = ((overlap > 0) & possible).all(axis=1)
+    return reaches
+
+
+def _cut(image: NDArray[np.uint8], square: Boxes) -> NDArray[np.uint8]:
+    """A square of whole pixels; black outside the image."""
+    x0, y0, x1, y1 = square.astype(int)
+    height, width = image.shape[:2]
+    part = image[max(0, y0) : y1, max(0, x0) : x1]
+    outside = max(0, -y0), max(0, y1 - height), max(0, -x0), max(0, x1 - width)
+    if any(outside):
+        part = np.asarray(cv2.copyMakeBorder(part, *outside, cv2.BORDER_CONSTANT), np.uint8)
+    return part
+
+
+def _suppress(edges: Boxes, scores: NDArray[np.float32], overlap: float) -> NDArray[np.intp]:
+    """Boxes to keep, best first: none overlaps a better one by more, in intersection over union."""
+    if not len(edges):
+        return np.empty(0, np.intp)
+    corner_and_size = np.concatenate((edges[:, :2], edges[:, 2:] - edges[:, :2]), axis=1)
+    return np.asarray(cv2.dnn.NMSBoxes(corner_and_size.tolist(), scores.tolist(), 0.0, overlap), np.intp)
+
+
+def _suppress_nested(edges: Boxes, scores: NDArray[np.float32], overlap: float) -> NDArray[np.intp]:
+    """The same, in intersection over the smaller area: also a box within a better one goes."""
+    areas = np.prod(edges[:, 2:] - edges[:, :2], axis=1)
+    keep: list[int] = []
+    for i in np.argsort(-scores, kind="stable"):
+        common = np.minimum(edges[i, 2:], edges[keep, 2:]) - np.maximum(edges[i, :2], edges[keep, :2])
+        shares = common.clip(0).prod(axis=1) / np.minimum(areas[i], areas[keep])
+        if not (shares > overlap).any():
+            keep.append(int(i))
+    return np.array(keep, np.intp)
+
+
+def _to_numpy(tensor: Tensor) -> Boxes:
+    return tensor.double().cpu().numpy()
 
 
 def _shrink(image: NDArray[np.uint8], max_size: int) -> NDArray[np.uint8]:

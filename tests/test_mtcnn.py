@@ -5,9 +5,8 @@ from __future__ import annotations
 import pathlib
 import subprocess
 import sys
-import warnings
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.machinery import ModuleSpec
 from typing import Any
 
 import cv2
@@ -18,7 +17,7 @@ import torch
 from face_landmarks.detection import run_detector
 from face_landmarks.errors import InputError, MissingDependencyError
 from face_landmarks.images import read_image
-from face_landmarks.mtcnn import MTCNN, _Convolution
+from face_landmarks.mtcnn import MTCNN, _cut, _round_up, _suppress, _suppress_nested
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -34,15 +33,13 @@ def mtcnn() -> MTCNN:
 
 
 def stub(mtcnn: MTCNN, boxes: Any, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
-    """Let the networks find these boxes, as facenet-pytorch counts them, and keep what they saw."""
+    """Let the networks find these edges, counted from the image's outer edge, and keep what they saw."""
     seen: list[np.ndarray] = []
 
-    def detect(image: np.ndarray) -> tuple[object, object]:
+    def detect(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         seen.append(image)
         found = boxes(image) if callable(boxes) else boxes
-        if found is None:
-            return None, np.array([None])
-        return np.array(found, object), np.linspace(0.99, 0.91, len(found)).astype(object)
+        return np.array(found, float).reshape(-1, 4), np.linspace(0.99, 0.91, len(found), dtype=np.float32)
 
     monkeypatch.setattr(mtcnn, "_detect", detect)
     return seen
@@ -102,7 +99,7 @@ def test_the_whole_picture_is_the_whole_picture_in_any_frame(monkeypatch: pytest
     mtcnn = MTCNN(device="cpu", max_size=64)
 
     def everything(image: np.ndarray) -> list[list[int]]:
-        return [[1, 1, image.shape[1], image.shape[0]]]  # first and last pixel, counted from one
+        return [[0, 0, image.shape[1], image.shape[0]]]
 
     for height, width in ((40, 64), (40, 63), (300, 200), (77, 128)):
         seen = stub(mtcnn, everything, monkeypatch)
@@ -114,8 +111,8 @@ def test_the_whole_picture_is_the_whole_picture_in_any_frame(monkeypatch: pytest
 def test_a_border_does_not_move_the_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
     mtcnn = MTCNN(device="cpu")
 
-    def only_with_a_border(image: np.ndarray) -> list[list[int]] | None:
-        return [[11, 11, 90, 50]] if image.shape == (60, 100, 3) else None  # 80 x 40, 10 on every side
+    def only_with_a_border(image: np.ndarray) -> list[list[int]]:
+        return [[10, 10, 90, 50]] if image.shape == (60, 100, 3) else []  # 80 x 40, 10 on every side
 
     stub(mtcnn, only_with_a_border, monkeypatch)
     boxes, _ = mtcnn(np.zeros((40, 80, 3), np.uint8))
@@ -126,11 +123,11 @@ def test_boxes_come_largest_first_then_from_left_to_right_then_from_top_to_botto
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     mtcnn = MTCNN(device="cpu")
-    found = [[60, 10, 69, 19], [20, 50, 29, 59], [20, 10, 29, 19], [40, 30, 60, 50], [10, 60, 29, 64]]
+    found = [[60, 10, 70, 20], [20, 50, 30, 60], [20, 10, 30, 20], [40, 30, 61, 51], [10, 60, 30, 65]]
     stub(mtcnn, found, monkeypatch)
     boxes, scores = mtcnn(np.zeros((100, 100, 3), np.uint8))
     order = [3, 4, 2, 1, 0]
-    np.testing.assert_allclose(boxes, np.array(found)[order] - [1.5, 1.5, 0.5, 0.5])
+    np.testing.assert_allclose(boxes, np.array(found)[order] - 0.5)
     np.testing.assert_allclose(scores, np.linspace(0.99, 0.91, 5)[order], rtol=1e-6)
 
 
@@ -160,9 +157,9 @@ def test_boxes_come_largest_first_then_from_left_to_right_then_from_top_to_botto
 def test_boxes_that_cannot_be_faces_are_dropped(
     mtcnn: MTCNN, box: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stub(mtcnn, [[10, 10, 29, 29], box], monkeypatch)
+    stub(mtcnn, [[10, 10, 30, 30], box], monkeypatch)
     boxes, scores = run_detector(mtcnn, np.zeros((100, 100, 3), np.uint8))
-    np.testing.assert_allclose(boxes, [[8.5, 8.5, 28.5, 28.5]])
+    np.testing.assert_allclose(boxes, [[9.5, 9.5, 29.5, 29.5]])
     np.testing.assert_allclose(scores, [0.99], rtol=1e-6)
 
 
@@ -228,33 +225,29 @@ def test_options_out_of_range_are_refused(options: dict[str, float], message: st
         MTCNN(**options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("error", [ImportError("not there"), RuntimeError("another torch")])
-def test_without_facenet_pytorch_the_error_says_how_to_get_it(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(name: str) -> Callable[[], None]:
-        raise error
-
-    monkeypatch.setattr("face_landmarks.mtcnn.import_module", fail)
-    with pytest.raises(MissingDependencyError, match=rf"pip install 'facenet-pytorch.*{error}"):
+def test_without_facenet_pytorch_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("face_landmarks.mtcnn.find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'facenet-pytorch.*it is not installed"):
         MTCNN()
 
 
-def test_loading_leaves_the_warning_filters_alone(photo: np.ndarray) -> None:
-    with warnings.catch_warnings():
-        before = list(warnings.filters)
-        MTCNN(device="cpu")(photo)
-        assert list(warnings.filters) == before
+def test_a_facenet_pytorch_without_weights_is_named(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = ModuleSpec("facenet_pytorch", None, is_package=True)
+    spec.submodule_search_locations = [str(tmp_path)]
+    monkeypatch.setattr("face_landmarks.mtcnn.find_spec", lambda name: spec)
+    with pytest.raises(MissingDependencyError, match="it has no data/pnet.pt"):
+        MTCNN()
 
 
-def test_facenet_pytorch_is_imported_by_the_first_detector_and_quietly() -> None:
+def test_the_weights_are_read_without_importing_their_package() -> None:
     code = """if True:
         import sys, warnings
         from face_landmarks.mtcnn import MTCNN
-        assert "facenet_pytorch" not in sys.modules and "torchvision" not in sys.modules
         before = list(warnings.filters)
         MTCNN(device="cpu")
-        assert "facenet_pytorch" in sys.modules
+        assert "facenet_pytorch" not in sys.modules and "torchvision" not in sys.modules
         assert list(warnings.filters) == before
     """
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
@@ -267,9 +260,30 @@ def test_boxes_are_the_same_on_the_gpu(mtcnn: MTCNN, photo: np.ndarray, cuda: to
     np.testing.assert_allclose(scores, mtcnn(photo)[1], atol=1e-3)
 
 
-def test_convolutions_that_remember_nothing_compute_the_same():
-    torch.manual_seed(0)
-    for kernel in (1, 2, (3, 2)):
-        plain = torch.nn.Conv2d(3, 5, kernel)
-        images = torch.randn(2, 3, 7, 9)
-        torch.testing.assert_close(_Convolution(plain)(images), plain(images))
+@pytest.mark.parametrize("place", [(40, 30, 64, 54), (-5, 30, 20, 55), (90, -9, 110, 11), (95, 60, 125, 90)])
+def test_a_square_is_cut_out_and_black_outside(place: tuple[int, int, int, int]) -> None:
+    image = np.random.default_rng(0).integers(1, 256, (70, 100, 3), dtype=np.uint8)
+    padded = np.pad(image, ((50, 50), (50, 50), (0, 0)))
+    x0, y0, x1, y1 = place
+    np.testing.assert_array_equal(
+        _cut(image, np.array(place, float)), padded[y0 + 50 : y1 + 50, x0 + 50 : x1 + 50]
+    )
+
+
+def test_of_boxes_that_overlap_the_best_stays_and_also_what_lies_within_it_goes() -> None:
+    edges = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [2, 2, 6, 6], [20, 0, 30, 10.0]])
+    scores = np.array([0.8, 0.9, 0.7, 0.6], np.float32)
+    np.testing.assert_array_equal(_suppress(edges, scores, 0.7), [1, 2, 3])
+    np.testing.assert_array_equal(_suppress_nested(edges, scores, 0.7), [1, 3])
+    for suppress in (_suppress, _suppress_nested):
+        assert suppress(np.empty((0, 4)), np.empty(0, np.float32), 0.7).shape == (0,)
+
+
+def test_there_are_few_shapes_and_none_is_an_eighth_too_large() -> None:
+    counts = range(1, 2000)
+    rounded = [_round_up(count) for count in counts]
+    assert all(
+        count <= up < 1.25 * count if count < 8 else count <= up < 1.126 * count
+        for count, up in zip(counts, rounded, strict=True)
+    )
+    assert len(set(rounded)) <= 8 * 11
