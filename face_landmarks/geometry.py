@@ -20,6 +20,7 @@ Convention:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -66,14 +67,17 @@ def crop_matrices(
     crop_size: int,
     crop_scale: float,
     crop_shift: float = 0.0,
+    rolls: Tensor | None = None,
 ) -> Tensor:
-    """The similarity that takes each face box to its square crop.
+    """The similarity that takes each face box to its square crop, in which the face is upright.
 
     Args:
         boxes: (N, 4) x0 y0 x1 y1 in image pixels.
         crop_size: side of the crop in crop pixels.
         crop_scale: side of the crop's footprint, in units of box width + height.
         crop_shift: how far below the box's centre the footprint's centre lies, in box heights.
+        rolls: (N,) radians by which each box, and the face in it, is turned about the box's centre,
+            clockwise as seen on the screen; none by default.
 
     Returns:
         image_to_crop: (N, 3, 3) float64.
@@ -81,13 +85,46 @@ def crop_matrices(
     x0, y0, x1, y1 = boxes.double().unbind(dim=1)
     width, height = x1 - x0, y1 - y0
     side = crop_scale * (width + height)  # (N,)
-    centre = torch.stack(((x0 + x1) / 2, (y0 + y1) / 2 + crop_shift * height), dim=1)  # (N, 2)
+    rolls = torch.zeros_like(side) if rolls is None else rolls.double()
+    down = torch.stack((-rolls.sin(), rolls.cos()), dim=1)  # (N, 2) from forehead to chin
+    centre = torch.stack((x0 + x1, y0 + y1), dim=1) / 2 + (crop_shift * height).unsqueeze(1) * down
     return similarity(
         scale=crop_size / side,
-        rotation=torch.zeros_like(side),
+        rotation=-rolls,
         source_centre=centre,
         target_centre=torch.full_like(centre, (crop_size - 1) / 2),
     )
+
+
+def quarter_turned(boxes: Tensor) -> Tensor:
+    """The same places as boxes of faces that lie on their side: width and height trade places, (N, 4)."""
+    centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+    return torch.cat((centre - half.flip(1), centre + half.flip(1)), dim=1)
+
+
+def upright_boxes(landmarks: Tensor, eyes: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Face boxes from 68-point landmarks, turned as the faces are.
+
+    Two directions tell how a face is turned: from its right eye to its left, and from its eyes to
+    its middle. In profile the first is short, for a face that looks up or down the second; their
+    sum, the latter turned by a quarter, holds in both cases.
+
+    Args:
+        landmarks: (N, K, 2) x y in pixels.
+        eyes: the landmarks of the right eye and those of the left.
+
+    Returns:
+        boxes (N, 4) and rolls (N,) in radians, as `crop_matrices` takes them.
+    """
+    right, left = (landmarks[:, list(eye)].mean(dim=1).double() for eye in eyes)  # (N, 2)
+    across, down = left - right, landmarks.double().mean(dim=1) - (left + right) / 2
+    rolls = torch.atan2(across[:, 1] - down[:, 0], across[:, 0] + down[:, 1])
+    middle = landmarks.double().mean(dim=1)
+    turn = similarity(torch.ones_like(rolls), -rolls, middle, middle)  # image_to_upright (N, 3, 3)
+    boxes = torch.from_numpy(boxes_from_landmarks(transform_points(turn, landmarks).numpy())).double()
+    centres = transform_points(turn.inverse(), (boxes[:, None, :2] + boxes[:, None, 2:]) / 2)[:, 0]
+    half = (boxes[:, 2:] - boxes[:, :2]) / 2
+    return torch.cat((centres - half, centres + half), dim=1), rolls
 
 
 def similarity(scale: Tensor, rotation: Tensor, source_centre: Tensor, target_centre: Tensor) -> Tensor:

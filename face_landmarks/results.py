@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from html import escape
 from importlib import import_module
 from types import MappingProxyType
@@ -23,8 +23,10 @@ _SHAPES: Final[Mapping[str, tuple[str | int, ...]]] = MappingProxyType(
         "landmark_scores": ("N", "K"),
         "boxes": ("N", 4),
         "box_scores": ("N",),
+        "landmark_errors": ("N", "K"),
     }
 )
+_MAY_BE_UNKNOWN: Final = frozenset({"landmark_errors"})  # NaN, and None in JSON, where nothing tells
 _SHOWN: Final = 3  # faces that a repr describes
 _PREVIEWED: Final = 10  # faces that a notebook shows
 _SKETCH: Final = 240.0  # longer side, in pixels, of the sketch beside them
@@ -43,10 +45,13 @@ class Faces:
 
     Attributes:
         landmarks: (N, K, 2) x, y in pixels of the image.
-        landmark_scores: (N, K) how sure the network is of each; higher is surer.
+        landmark_scores: (N, K) in [0, 1], the height of each heatmap's peak; higher is surer.
         boxes: (N, 4) x0, y0, x1, y1 in pixels, the boxes the landmarks were sought in.
         box_scores: (N,) the detector's; 1 for boxes that were given.
         layout: what each landmark is.
+        landmark_errors: (N, K) the expected distance of each landmark from where an annotator would
+            put it, in pixels of the image, as calibrated on held-out faces: 68 % of the landmarks
+            lie within 1.20 times theirs, 95 % within 1.95 times. NaN where it is not known.
 
     Raises:
         InputError: an array of the wrong shape or type, or with a value that is not finite.
@@ -57,8 +62,11 @@ class Faces:
     boxes: NDArray[np.float32]
     box_scores: NDArray[np.float32]
     layout: Layout = IBUG_68
+    landmark_errors: NDArray[np.float32] = None  # type: ignore[assignment]  # NaN for all if left out
 
     def __post_init__(self) -> None:
+        if self.landmark_errors is None:
+            object.__setattr__(self, "landmark_errors", np.full(np.shape(self.landmark_scores), np.nan))
         arrays = {name: _numbers(name, getattr(self, name)) for name in _SHAPES}
         faces = arrays["landmarks"].shape[0] if arrays["landmarks"].ndim else 0
         for name, array in arrays.items():
@@ -69,6 +77,8 @@ class Faces:
                     f"{self.layout.name}, got {array.shape}"
                 )
             finite = np.isfinite(array)
+            if name in _MAY_BE_UNKNOWN:
+                finite |= np.isnan(array)
             if not finite.all():
                 index = tuple(map(int, np.argwhere(~finite)[0]))
                 raise InputError(f"Faces.{name}: expected finite values, got {array[index]} at {index}")
@@ -138,16 +148,20 @@ class Faces:
         Raises:
             InputError: something is missing, or not as `Faces` has it.
         """
-        missing = [name for name in ("layout", *_SHAPES) if name not in values]
+        needed = [name for name in ("layout", *_SHAPES) if name not in _MAY_BE_UNKNOWN]
+        missing = [name for name in needed if name not in values]
         if missing:
             raise InputError(f"Faces.from_dict: expected {', '.join(missing)}, got {', '.join(values)}")
         layout = get_layout(values["layout"])
         if not len(values["boxes"]):
             return cls.empty(layout)
-        return cls(**{name: values[name] for name in _SHAPES}, layout=layout)
+        arrays = {name: values[name] for name in needed[1:]}
+        for name in _MAY_BE_UNKNOWN & values.keys():
+            arrays[name] = np.array(values[name], np.float64)  # None becomes NaN
+        return cls(**arrays, layout=layout)
 
     def to_pandas(self) -> Any:
-        """A pandas.DataFrame with a row per landmark: face, landmark, name, x, y, score.
+        """A pandas.DataFrame with a row per landmark: face, landmark, name, x, y, score, error.
 
         Raises:
             MissingDependencyError: pandas is not installed.
@@ -162,6 +176,7 @@ class Faces:
                 "x": self.landmarks[..., 0].ravel(),
                 "y": self.landmarks[..., 1].ravel(),
                 "score": self.landmark_scores.ravel(),
+                "error": self.landmark_errors.ravel(),
             }
         )
 
@@ -188,7 +203,7 @@ class Faces:
         return f"<{'; '.join([f'Faces: {len(self)} {noun}, {self.layout.name}', *faces])}>"
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:  # so that a copy is read-only too
-        return Faces, (*(getattr(self, name) for name in _SHAPES), self.layout)
+        return Faces, tuple(getattr(self, field.name) for field in fields(self))
 
     def _repr_html_(self) -> str:
         """What a notebook shows: a sketch of the faces, and a table."""
@@ -250,8 +265,12 @@ def _shape(name: str, faces: int, layout: Layout) -> tuple[int, ...]:
 
 
 def _decimals(array: NDArray[np.float32]) -> Any:
-    """Nested lists of the shortest numbers that read back as these: 0.1, not 0.10000000149011612."""
-    return array.astype("U16").astype(np.float64).tolist()
+    """Nested lists of the shortest numbers that read back as these: 0.1, not 0.10000000149011612.
+
+    JSON has no NaN; it becomes None.
+    """
+    numbers = array.astype("U16").astype(np.float64)
+    return np.where(np.isnan(numbers), None, numbers).tolist()
 
 
 def _numbers(name: str, values: object) -> NDArray[np.float32]:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:  # torch is imported when weights are read; cards and files do
 __all__ = [
     "ALIASES",
     "CachedFile",
+    "Calibration",
     "ModelCard",
     "WeightsFile",
     "cache_folder",
@@ -60,10 +61,25 @@ __all__ = [
 _PRETRAINED = Path(__file__).with_name("pretrained")
 _SUFFIXES = (".safetensors", ".pth.tar", ".pth", ".pt")
 
-_Card = TypeVar("_Card", "ModelCard", "WeightsFile")
+_Card = TypeVar("_Card", "ModelCard", "WeightsFile", "Calibration")
 
 
 # --- Cards ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What turns the heights of a model's peaks into expected errors; see `confidence`.
+
+    Attributes:
+        scale: (K,) expected error of each landmark at a peak of one half, in crop pixels.
+        own: power of the landmark's own doubt.
+        face: power of the mean doubt of its face.
+    """
+
+    scale: tuple[float, ...]
+    own: float
+    face: float
 
 
 @dataclass(frozen=True)
@@ -89,6 +105,7 @@ class ModelCard:
         command: what trained them.
         scores: measured results, by benchmark and metric.
         file: where the weights are; None inside the file itself, which cannot hold its own hash.
+        calibration: of the expected errors, on held-out faces; None where none was made.
     """
 
     name: str
@@ -107,6 +124,7 @@ class ModelCard:
     command: str
     scores: dict[str, Any]
     file: WeightsFile | None = None
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         words = (self.name, self.summary, self.licence, self.layout, self.training_data, self.command)
@@ -122,6 +140,10 @@ class ModelCard:
         self._expect(self.crop_scale > 0, "crop_scale", "a positive number", self.crop_scale)
         self._expect(self.window > 0, "window", "a positive number of cells", self.window)
         self._expect(self.temperature > 0, "temperature", "a positive number", self.temperature)
+        if self.calibration is not None:
+            scale = self.calibration.scale
+            usable = len(scale) == landmarks and all(math.isfinite(error) and error > 0 for error in scale)
+            self._expect(usable, "calibration", f"{landmarks} positive errors", scale)
 
     def _expect(self, holds: bool, field: str, expected: str, got: object) -> None:
         if not holds:
@@ -130,9 +152,7 @@ class ModelCard:
     def to_dict(self) -> dict[str, Any]:
         """The card as JSON-able values; `from_dict` reads it back."""
         values = dataclasses.asdict(self)
-        if self.file is None:
-            del values["file"]
-        return values
+        return {k: v for k, v in values.items() if k not in ("file", "calibration") or v is not None}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelCard:
@@ -141,8 +161,11 @@ class ModelCard:
         Raises:
             WeightsFormatError: a key is missing or unknown, or a value is impossible.
         """
-        file = values.get("file") if isinstance(values, Mapping) else None
-        return _from_dict(cls, {**values, "file": _from_dict(WeightsFile, file)} if file else values)
+        if not isinstance(values, Mapping):
+            return _from_dict(cls, values)
+        parts = {"file": WeightsFile, "calibration": Calibration}
+        given = {k: _from_dict(kind, values[k]) for k, kind in parts.items() if values.get(k)}
+        return _from_dict(cls, {**values, **given})
 
 
 def _from_dict(kind: type[_Card], values: Mapping[str, Any]) -> _Card:
@@ -161,7 +184,7 @@ def _from_dict(kind: type[_Card], values: Mapping[str, Any]) -> _Card:
         return kind(**arguments)
     except (TypeError, AttributeError, ValueError) as error:
         raise WeightsFormatError(
-            f"{kind.__name__} {values['name']!r}: expected values of the right types, got: {error}"
+            f"{kind.__name__} {values.get('name')!r}: expected values of the right types, got: {error}"
         ) from error
 
 

@@ -18,7 +18,7 @@ from face_landmarks.layouts import IBUG_68, Layout
 from face_landmarks.results import Faces
 
 N, K = 3, 68
-ARRAYS = ("landmarks", "landmark_scores", "boxes", "box_scores")
+ARRAYS = ("landmarks", "landmark_scores", "boxes", "box_scores", "landmark_errors")
 
 TRIANGLE = Layout(
     name="triangle",
@@ -41,6 +41,7 @@ def some_arrays(faces: int = N) -> dict[str, Any]:
         "landmark_scores": random.random((faces, K)),
         "boxes": np.cumsum(random.random((faces, 4)), axis=1),
         "box_scores": random.random(faces),
+        "landmark_errors": random.random((faces, K)),
     }
 
 
@@ -209,11 +210,30 @@ def test_json_gives_the_same_faces_back(count: int) -> None:
         Faces.from_dict({name: value for name, value in faces.to_dict().items() if name != "box_scores"})
 
 
+def test_errors_that_are_not_known_are_nan_and_null_in_json() -> None:
+    arrays = some_arrays()
+    del arrays["landmark_errors"]
+    faces = Faces(**arrays)
+    assert faces.landmark_errors.shape == (N, K) and np.isnan(faces.landmark_errors).all()
+    written = json.loads(faces.to_json())
+    assert written["landmark_errors"] == [[None] * K] * N
+    assert_same(Faces.from_dict(written), faces)
+    del written["landmark_errors"]  # as files from elsewhere may have it
+    assert_same(Faces.from_dict(written), faces)
+
+
+def test_errors_may_be_unknown_but_not_infinite() -> None:
+    arrays = some_arrays()
+    arrays["landmark_errors"][1, 2] = np.inf
+    with pytest.raises(InputError, match="landmark_errors: expected finite values, got inf"):
+        Faces(**arrays)
+
+
 def test_a_data_frame_has_a_row_per_landmark() -> None:
     pytest.importorskip("pandas")
     faces = some_faces()
     table = faces.to_pandas()
-    assert list(table) == ["face", "landmark", "name", "x", "y", "score"]
+    assert list(table) == ["face", "landmark", "name", "x", "y", "score", "error"]
     assert len(table) == 68 * len(faces) and table["name"][30] == "nose_bridge_3"
     row = table[(table.face == 1) & (table.landmark == 5)].iloc[0]
     assert (row.x, row.y) == tuple(faces.landmarks[1, 5])
