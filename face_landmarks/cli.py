@@ -25,8 +25,9 @@ from tqdm import tqdm
 from face_landmarks._version import __version__
 from face_landmarks.aligner import FaceAligner
 from face_landmarks.annotations import read_folder
+from face_landmarks.benchmarks import BENCHMARKS, get_benchmark
 from face_landmarks.errors import FaceLandmarksError, ImageError, InputError
-from face_landmarks.evaluation import evaluate
+from face_landmarks.evaluation import evaluate, evaluate_benchmark
 from face_landmarks.folders import align_folder
 from face_landmarks.plotting import draw_faces, save_ced
 from face_landmarks.video import FaceTracker, Video, VideoWriter
@@ -169,17 +170,40 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    if (options.folder is None) == (options.benchmark is None):
+        raise InputError("evaluate: expected a folder of photos, or --benchmark and --root")
+    if options.benchmark:
+        return _evaluate_benchmark(options)
+    if options.root:
+        raise InputError("--root: expected it with --benchmark alone")
     evaluation = evaluate(
         _aligner(options),
         read_folder(options.folder),
         boxes=options.boxes,
-        normaliser=options.normaliser,
+        normaliser=options.normaliser or "inter-ocular",
         progress=sys.stderr.isatty(),
     )
     print(evaluation)
     if options.save:
         evaluation.save(options.save)
         save_ced({options.model: evaluation.errors}, Path(options.save) / "ced.png")
+    return 0
+
+
+def _evaluate_benchmark(options: argparse.Namespace) -> int:
+    if not options.root or options.normaliser:
+        raise InputError("--benchmark: expected --root, and no --normaliser, which the protocol gives")
+    result = evaluate_benchmark(
+        _aligner(options),
+        get_benchmark(options.benchmark),
+        options.root,
+        boxes=options.boxes,
+        progress=sys.stderr.isatty(),
+    )
+    print(result)
+    if options.save:
+        result.save(options.save)
+        save_ced(result.errors(), Path(options.save) / "ced.png")
     return 0
 
 
@@ -298,13 +322,17 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument("--json", action="store_true", help="print the full cards")
     models.set_defaults(run=_models)
 
-    score = commands.add_parser("evaluate", parents=[model], help="score a model on photos with .pts files")
-    score.add_argument("folder", help="NAME.jpg with NAME.pts, or NAME.1.pts, NAME.2.pts, ...")
+    score = commands.add_parser("evaluate", parents=[model], help="score a model on annotated photos")
+    score.add_argument("folder", nargs="?", help="NAME.jpg with NAME.pts, or NAME.1.pts, NAME.2.pts, ...")
+    score.add_argument(
+        "--benchmark", choices=tuple(BENCHMARKS), help="instead of a folder, by the protocol of the paper"
+    )
+    score.add_argument("--root", metavar="DIR", help="the official files of the benchmark")
     score.add_argument("--boxes", choices=("truth", "detector"), default="truth")
     score.add_argument(
         "--normaliser",
         choices=("inter-ocular", "inter-pupil", "box", "diagonal"),
-        default="inter-ocular",
+        help="of the errors in a folder (default: inter-ocular)",
     )
     score.add_argument("--save", metavar="DIR", help="write summary.json, faces.csv and ced.png here")
     score.set_defaults(run=_evaluate)

@@ -5,6 +5,9 @@
     evaluation.save("results")
     str(evaluation)
 
+    result = evaluate_benchmark(FaceAligner(), get_benchmark("300w"), "data/300w")
+    str(result)  # the paper's columns beside ours
+
 Convention:
     Errors, rates and shares are in percent. Every annotated face counts: one that the detector
     did not find has an infinite error in failure rates and areas. Means (NME, signed error) can
@@ -14,11 +17,12 @@ Convention:
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -28,9 +32,9 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from face_landmarks import metrics
-from face_landmarks.annotations import AnnotatedImage
+from face_landmarks.annotations import AnnotatedImage, StoredPhoto
+from face_landmarks.benchmarks import Benchmark, Column, Masks, face_boxes
 from face_landmarks.errors import InputError
-from face_landmarks.geometry import boxes_from_landmarks
 from face_landmarks.layouts import Layout
 from face_landmarks.results import Faces
 
@@ -50,7 +54,7 @@ class Aligner(Protocol):
     def layout(self) -> Layout: ...
 
     def align_batch(
-        self, images: Iterable[Path], boxes: Sequence[NDArray[np.float32]] | None = None
+        self, images: Iterable[Path | NDArray[np.uint8]], boxes: Sequence[NDArray[np.float32]] | None = None
     ) -> Sequence[Faces]: ...
 
 
@@ -64,7 +68,7 @@ class FaceRecord(NamedTuple):
         nme: percent; infinite if it was not found.
     """
 
-    image: Path
+    image: Path | StoredPhoto
     face: int
     found: bool
     nme: float
@@ -81,14 +85,16 @@ class Evaluation:
         layout: what the K landmarks are.
         normaliser: the distance errors are divided by.
         boxes: where face boxes came from.
+        given_boxes: (N, 4) the boxes that the normalisers box and diagonal are measured on; tight if None.
     """
 
-    images: tuple[Path, ...]
+    images: tuple[Path | StoredPhoto, ...]
     truth: NDArray[np.float32]
     predicted: NDArray[np.float32]
     layout: Layout
     normaliser: metrics.Normaliser
     boxes: BoxSource
+    given_boxes: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -99,7 +105,7 @@ class Evaluation:
     @cached_property
     def distances(self) -> NDArray[np.float64]:
         """(N,) the normaliser of each face, in pixels."""
-        return metrics.normaliser(self.truth, self.normaliser, self.layout)
+        return metrics.normaliser(self.truth, self.normaliser, self.layout, self.given_boxes)
 
     @cached_property
     def errors(self) -> NDArray[np.float64]:
@@ -132,6 +138,16 @@ class Evaluation:
         """Mean of predicted minus true x and y over the faces found, in percent; NaN without any."""
         x, y = metrics.signed_error(self.predicted, self.truth, self.distances)
         return float(x), float(y)
+
+    def subset(self, chosen: NDArray[np.bool_]) -> Evaluation:
+        """The scores of some of the faces, chosen by (N,) bool."""
+        return replace(
+            self,
+            images=tuple(itertools.compress(self.images, chosen)),
+            truth=self.truth[chosen],
+            predicted=self.predicted[chosen],
+            given_boxes=None if self.given_boxes is None else self.given_boxes[chosen],
+        )
 
     def failure_rate(self, threshold: float) -> float:
         """Percent of all annotated faces with NME above the threshold (percent), or not found."""
@@ -210,10 +226,11 @@ def evaluate(
 ) -> Evaluation:
     """Align annotated photos and compare.
 
-    With boxes="truth" the aligner is given the face box that belongs to each face's true
-    landmarks, so the landmarks alone are scored. With boxes="detector" it sees whole photos; its
-    faces are paired with the annotated ones by their boxes (`match_boxes`), never by landmarks,
-    so that a face found but badly aligned keeps its error. Other people in the photo are ignored.
+    With boxes="truth" the aligner is given the box that came with each face or is made from its
+    true landmarks (`benchmarks.face_boxes`), so the landmarks alone are scored. With
+    boxes="detector" it sees whole photos; its faces are paired with the annotated ones by their
+    boxes (`match_boxes`), never by landmarks, so that a face found but badly aligned keeps its
+    error. Other people in the photo are ignored.
 
     Args:
         aligner: a `FaceAligner`, or anything with its `layout` and `align_batch`.
@@ -239,8 +256,8 @@ def evaluate(
     truth = np.concatenate([sample.landmarks for sample in samples])  # (N, K, 2)
     metrics.normaliser(truth, normaliser, layout)  # refuse what cannot be scored before the work is done
 
-    true_boxes = [boxes_from_landmarks(sample.landmarks) for sample in samples]
-    photos = tqdm([sample.image for sample in samples], unit="photo", disable=not progress)
+    true_boxes = [face_boxes(sample) for sample in samples]
+    photos = (sample.source for sample in tqdm(samples, unit="photo", disable=not progress))
     results = aligner.align_batch(photos, true_boxes if boxes == "truth" else None)
 
     predicted = np.full_like(truth, np.nan)
@@ -256,6 +273,145 @@ def evaluate(
             raise InputError(f"aligner: expected a face for each of {len(own_boxes)} boxes, got {len(faces)}")
     images = tuple(sample.image for sample in samples for _ in sample.landmarks)
     return Evaluation(images, truth, predicted, layout, normaliser, boxes)
+
+
+@dataclass(frozen=True, eq=False)
+class BenchmarkResult:
+    """The scores of an aligner on a benchmark, column by column beside the paper's.
+
+    Attributes:
+        benchmark: what was measured.
+        evaluation: of all its faces, by the normaliser of the first column.
+        subsets: name -> (N,) bool, which faces are in it.
+    """
+
+    benchmark: Benchmark
+    evaluation: Evaluation
+    subsets: Masks
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def part(self, subset: str, normaliser: metrics.Normaliser | None = None) -> Evaluation:
+        """The evaluation of one subset, by the first column's normaliser or by another."""
+        part = self.evaluation.subset(self.subsets[subset])
+        return part if normaliser is None else replace(part, normaliser=normaliser)
+
+    def score(self, column: Column) -> float:
+        """Our value of a column, in percent; NaN for a subset without faces, or without any found."""
+        if not self.subsets[column.subset].any():
+            return math.nan
+        part = self.part(column.subset, column.normaliser)
+        if column.threshold is None:
+            return part.nme
+        return part.auc(column.threshold) if column.score == "AUC" else part.failure_rate(column.threshold)
+
+    @property
+    def deviations(self) -> tuple[str, ...]:
+        """Where the faces are not as many as the protocol has, in words; empty for the whole benchmark."""
+        found = {name: int(mask.sum()) for name, mask in self.subsets.items()}
+        return tuple(
+            f"{name}: expected {count} faces, got {found[name]}"
+            for name, count in self.benchmark.faces.items()
+            if found[name] != count
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """The columns, and all scores of all faces, ready for JSON."""
+        columns = [
+            {
+                "subset": column.subset,
+                "faces": int(self.subsets[column.subset].sum()),
+                "score": column.score,
+                "normaliser": column.normaliser,
+                "threshold": column.threshold,
+                "paper": column.published,
+                "ours": _number(self.score(column)),
+            }
+            for column in self.benchmark.columns
+        ]
+        return {
+            "benchmark": self.benchmark.name,
+            "deviations": list(self.deviations),
+            "columns": columns,
+            "all_faces": self.evaluation.summary(),
+        }
+
+    def table(self) -> str:
+        """The columns as a plain text table."""
+        evaluation = self.evaluation
+        x, y = evaluation.signed_error
+        lines = [
+            f"{self.benchmark.title}: {len(evaluation)} faces, {evaluation.found_share:.2f} % of them found, "
+            f"boxes: {evaluation.boxes}",
+            *(f"not the published protocol: {deviation}" for deviation in self.deviations),
+            f"{'in %':14}{'':22}{'faces':>7}{'paper':>8}{'ours':>8}",
+        ]
+        for column in self.benchmark.columns:
+            faces = int(self.subsets[column.subset].sum())
+            paper = "-" if column.published is None else f"{column.published:.2f}"
+            score = f"{self.score(column):.2f}"
+            lines.append(f"{column.subset:14}{column!s:22}{faces:7}{paper:>8}{score:>8}")
+        signed = f"signed error x, y, in % of {evaluation.normaliser}: {x:+.2f}, {y:+.2f}"
+        return "\n".join([*lines, signed])
+
+    def errors(self) -> dict[str, NDArray[np.float64]]:
+        """NME of the faces of each subset that has any, by the first column's normaliser, for `plot_ced`."""
+        return {name: self.evaluation.errors[mask] for name, mask in self.subsets.items() if mask.any()}
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write summary.json and faces.csv: a row per face, its NME by each normaliser, and its subsets.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
+        root = Path(folder)
+        root.mkdir(parents=True, exist_ok=True)
+        summary = json.dumps(self.summary(), indent=2, allow_nan=False)
+        (root / "summary.json").write_text(summary + "\n", encoding="utf-8")
+        normalisers = list(dict.fromkeys(column.normaliser for column in self.benchmark.columns))
+        errors = [replace(self.evaluation, normaliser=normaliser).errors for normaliser in normalisers]
+        with open(root / "faces.csv", "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            names = [f"nme_{normaliser}" for normaliser in normalisers]
+            writer.writerow(["image", "face", "found", *names, *self.subsets])
+            for index, record in enumerate(self.evaluation.records()):
+                own = [values[index] for values in errors]
+                writer.writerow([*record[:3], *own, *(int(mask[index]) for mask in self.subsets.values())])
+
+
+def evaluate_benchmark(
+    aligner: Aligner,
+    benchmark: Benchmark,
+    root: str | os.PathLike[str],
+    *,
+    boxes: BoxSource = "truth",
+    progress: bool = False,
+) -> BenchmarkResult:
+    """Score an aligner by the protocol of one of the paper's benchmarks.
+
+    Args:
+        aligner: a `FaceAligner`, or anything with its `layout` and `align_batch`.
+        benchmark: see `benchmarks.get_benchmark`.
+        root: folder of the official files.
+        boxes: "truth": those given with the data or made from the true landmarks; or "detector".
+        progress: show a progress bar on stderr.
+
+    Raises:
+        AnnotationError: files are missing or damaged.
+        InputError: the aligner finds other landmarks than the benchmark has.
+        MissingDependencyError: SciPy or h5py is needed and not installed.
+    """
+    if aligner.layout is not benchmark.layout:
+        expected = f"a model of {benchmark.layout.name}, as {benchmark.title} has it"
+        raise InputError(f"layout: expected {expected}, got one of {aligner.layout.name}")
+    found = benchmark.read(root)
+    normaliser = benchmark.columns[0].normaliser
+    evaluation = evaluate(aligner, found.samples, boxes=boxes, normaliser=normaliser, progress=progress)
+    if benchmark.given_boxes:
+        given = np.concatenate([sample.boxes for sample in found.samples if sample.boxes is not None])
+        evaluation = replace(evaluation, given_boxes=given)
+    return BenchmarkResult(benchmark, evaluation, found.subsets)
 
 
 def match_boxes(

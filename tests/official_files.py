@@ -164,7 +164,8 @@ def write_wflw(root, faces=3):
 
 def _write_photo(path, photo):
     path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), photo[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 98])
+    settings = [cv2.IMWRITE_JPEG_QUALITY, 98] if path.suffix == ".jpg" else []
+    assert cv2.imwrite(str(path), photo[..., ::-1], settings)
 
 
 WRITERS = {
