@@ -19,7 +19,6 @@ Convention:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import cv2
@@ -173,53 +172,63 @@ def warp(
     image: NDArray[np.uint8],
     image_to_crop: Tensor,
     crop_size: int,
+    device: torch.device | None = None,
 ) -> Tensor:
     """Cut crops straight from the photo at subpixel positions, smoothed where they shrink it.
 
     A footprint larger than the crop is first averaged over whole blocks of pixels, so that fine
     texture of a large face turns to grey instead of aliasing; then bilinear sampling places it.
     What lies outside the photo is black. Only each face's own footprint is read, so memory does
-    not grow with the photo.
+    not grow with the photo, and only that goes to the device, as bytes.
 
     Args:
         image: (H, W, 3) uint8.
-        image_to_crop: (N, 3, 3) float64 similarities.
+        image_to_crop: (N, 3, 3) float64 similarities, on the CPU.
         crop_size: side of a crop in pixels.
+        device: where to sample; the CPU by default.
 
     Returns:
-        (N, 3, crop_size, crop_size) float32 in [0, 1].
+        (N, 3, crop_size, crop_size) float32 in [0, 1], on the device.
     """
-    crops = torch.empty(len(image_to_crop), 3, crop_size, crop_size)
-    for crop, matrix in zip(crops, image_to_crop, strict=True):
-        crop.copy_(_warp_one(image, matrix, crop_size))
-    return crops
-
-
-def _warp_one(image: NDArray[np.uint8], image_to_crop: Tensor, crop_size: int) -> Tensor:
-    """One crop, (3, crop_size, crop_size) float32."""
+    if not len(image_to_crop):
+        return torch.empty(0, 3, crop_size, crop_size, device=device)
     crop_to_image = image_to_crop.inverse()
     edge = crop_size - 0.5
     corners = torch.tensor([[-0.5, -0.5], [edge, -0.5], [edge, edge], [-0.5, edge]], dtype=torch.float64)
-    footprint = transform_points(crop_to_image, corners).numpy()  # (4, 2)
-    shrink = 1 / math.sqrt(abs(float(torch.linalg.det(image_to_crop[:2, :2]))))
-    block = min(max(1, round(shrink)), _LARGEST_BLOCK)  # image pixels averaged into one, each way
+    footprints = transform_points(crop_to_image, corners).numpy()  # (N, 4, 2)
+    shrinks = torch.linalg.det(crop_to_image[:, :2, :2]).abs().sqrt().tolist()  # image pixels per crop pixel
+    patches, patch_to_image = [], []
+    for footprint, shrink in zip(footprints, shrinks, strict=True):
+        block = min(max(1, round(shrink)), _LARGEST_BLOCK)  # image pixels averaged into one, each way
+        corner, patch = _patch(image, footprint, block)
+        patches.append(patch)
+        x, y = corner + (block - 1) / 2  # centre of the first block
+        patch_to_image.append([[block, 0, x], [0, block, y], [0, 0, 1]])
 
+    rows, columns = np.max([patch.shape[:2] for patch in patches], axis=0)
+    stack = np.zeros((len(patches), 3, rows, columns), np.uint8)
+    for place, patch in zip(stack, patches, strict=True):
+        place[:, : patch.shape[0], : patch.shape[1]] = patch.transpose(2, 0, 1)
+    pixels = torch.from_numpy(stack).to(device).float().div_(255)
+    crop_to_patch = torch.tensor(patch_to_image, dtype=torch.float64).inverse() @ crop_to_image
+    return sample(pixels, crop_to_patch, crop_size)
+
+
+def _patch(
+    image: NDArray[np.uint8], footprint: NDArray[np.float64], block: int
+) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """What sampling may touch, shrunk by whole blocks: where it starts, x y, and its pixels.
+
+    A footprint that misses the image gives one black pixel.
+    """
     size = np.array(image.shape[1::-1])  # (W, H)
     border = _BORDER * block
     low = np.clip(np.floor(footprint.min(axis=0)) - border, 0, size).astype(int)
     high = np.clip(np.ceil(footprint.max(axis=0)) + border + 1, 0, size).astype(int)
     if (high <= low).any():
-        return torch.zeros(3, crop_size, crop_size)
+        return low, np.zeros((1, 1, 3), np.uint8)
     patch = image[low[1] : high[1], low[0] : high[0]]
-    patch_to_image = torch.eye(3, dtype=torch.float64)
-    patch_to_image[:2, 2] = torch.from_numpy(low.astype(np.float64))
-    if block > 1:
-        patch = _block_mean(patch, block)
-        patch_to_image = patch_to_image @ resize_matrix(block)
-
-    pixels = torch.from_numpy(np.ascontiguousarray(patch)).permute(2, 0, 1)[None].float() / 255
-    crop_to_patch = (patch_to_image.inverse() @ crop_to_image)[None]
-    return sample(pixels, crop_to_patch, crop_size)[0]
+    return low, patch if block == 1 else _block_mean(patch, block)
 
 
 def _block_mean(patch: NDArray[np.uint8], block: int) -> NDArray[np.uint8]:
@@ -261,11 +270,9 @@ def sample(pixels: Tensor, target_to_source: Tensor, target_size: int) -> Tensor
         dtype=torch.float64,
         device=pixels.device,
     )
-    half, centre = target_size / 2, (target_size - 1) / 2
-    from_unit = torch.tensor(
-        [[half, 0, centre], [0, half, centre], [0, 0, 1]], dtype=torch.float64, device=pixels.device
-    )
-    theta = (to_unit @ target_to_source.double() @ from_unit)[:, :2]  # (B, 2, 3)
-    shape = [len(pixels), 1, target_size, target_size]
-    grid = F.affine_grid(theta.to(pixels.dtype), shape, align_corners=False)
+    theta = to_unit @ target_to_source.to(pixels.device, torch.float64)  # (B, 3, 3)
+    steps = torch.arange(target_size, dtype=torch.float64, device=pixels.device)[:, None]
+    across = steps * theta[:, None, :2, 0]  # (B, target_size, 2)
+    down = steps * theta[:, None, :2, 1] + theta[:, None, :2, 2]
+    grid = across.to(pixels.dtype)[:, None] + down.to(pixels.dtype)[:, :, None]  # row, column, x y
     return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
