@@ -112,7 +112,7 @@ def plot_faces(
         image: whatever `read_image` reads.
         faces: as `FaceAligner` gives them for this photo.
         ax: where to plot; by default the only axes of a new figure, which is the caller's to
-            show, save or close.
+            show, save or close. Limits set on it before stay, for a closer look.
         lines: plot the contour of each facial part.
         points: plot each landmark as a dot.
         boxes: plot the face boxes.

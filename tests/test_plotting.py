@@ -236,6 +236,15 @@ def test_a_landmark_outside_the_photo_does_not_move_the_axes():
     assert axes.get_xlim() == (-0.5, WIDTH - 0.5)
 
 
+def test_limits_set_before_stay_and_strokes_follow_them():
+    whole, part = Figure().subplots(), Figure().subplots()
+    part.set(xlim=(60, 100), ylim=(80, 40))
+    for axes in (whole, part):
+        plot_faces(GRAY, faces_at(ring((80, 60), 15)), axes)
+    assert part.get_xlim() == (60, 100) and part.get_ylim() == (80, 40)
+    assert part.lines[0].get_linewidth() > 1.4 * whole.lines[0].get_linewidth()
+
+
 def test_plotting_nobody_shows_the_photo():
     axes = plot_faces(GRAY, Faces.empty(IBUG_68), boxes=True, indices=True, scores=True)
     assert len(axes.images) == 1 and not axes.lines
