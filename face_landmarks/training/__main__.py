@@ -1,4 +1,4 @@
-"""`python -m face_landmarks.training`: train a recipe on folders of photos with .pts files."""
+"""`python -m face_landmarks.training`: train a recipe on folders of photos, or on a benchmark's files."""
 
 from __future__ import annotations
 
@@ -9,19 +9,30 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import torch
 
+from face_landmarks.benchmarks import TRAINING_SETS, hold_out
 from face_landmarks.errors import FaceLandmarksError, InputError
 from face_landmarks.hourglass import HourglassConfig
+from face_landmarks.metrics import Normaliser
 from face_landmarks.training.config import RECIPES, AugmentConfig, TrainConfig
-from face_landmarks.training.data import FaceSet, load_faces, load_unlabelled
+from face_landmarks.training.data import FaceSet, crop_faces, load_faces, load_unlabelled
 from face_landmarks.training.export import export_model
 from face_landmarks.training.loop import Trainer, TrainingData
 from face_landmarks.weights import load_weights
 
+_LOGGER = logging.getLogger(__name__)
+_PREFIX = "shr-fan-"  # of recipes; what follows is the name of the benchmark
+
 _Config = TypeVar("_Config", TrainConfig, HourglassConfig, AugmentConfig)
+
+
+class _CropRule(TypedDict):
+    crop_size: int
+    crop_scale: float
+    crop_shift: float
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,11 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.words = sys.argv[1:] if arguments is None else list(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        best = _train(options)
+        best, normaliser = _train(options)
     except FaceLandmarksError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"best validation NME (inter-ocular): {best:.3f} %")
+    print(f"best validation NME ({normaliser}): {best:.3f} %")
     print(f"use it as FaceAligner({str(Path(options.out) / 'model.safetensors')!r})")
     return 0
 
@@ -82,31 +93,10 @@ def _parse(name: str, text: str, kind: type) -> Any:
         raise InputError(f"--set {name}: expected {kind.__name__}, got {text!r}") from None
 
 
-def _train(options: argparse.Namespace) -> float:
+def _train(options: argparse.Namespace) -> tuple[float, Normaliser]:
+    """Train, export, and return the best validation NME in percent and what normalised it."""
     config = override(RECIPES[options.recipe], options.set)
-    show = not options.quiet
-
-    def faces(root: str, margin: float) -> FaceSet:
-        return load_faces(
-            root,
-            crop_size=config.network.crop_size,
-            crop_scale=config.crop_scale,
-            crop_shift=config.crop_shift,
-            margin=margin,
-            progress=show,
-        )
-
-    margin = config.source_margin
-    picture_size = round(margin * config.network.crop_size)
-    photos = sorted(Path(options.unlabelled).glob("*.jpg")) if options.unlabelled else []
-    if options.unlabelled and not photos:
-        raise InputError(f"--unlabelled: expected .jpg photos in {options.unlabelled}, got none")
-    data = TrainingData(
-        labelled=faces(options.train, margin),
-        validation=faces(options.val, 1.0),
-        large_pose=faces(options.large_pose, margin) if options.large_pose else None,
-        unlabelled=load_unlabelled(photos, picture_size) if photos else None,
-    )
+    data, source = _benchmark_data(options, config) if options.root else _folder_data(options, config)
     initial = _initial_weights(options.init, config) if options.init else None
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     trainer = Trainer(
@@ -118,18 +108,83 @@ def _train(options: argparse.Namespace) -> float:
         precision=getattr(torch, options.precision),
         compile=not options.no_compile,
     )
-    best = trainer.run(progress=show)
+    best = trainer.run(progress=not options.quiet)
     export_model(
         options.out,
         Path(options.out) / "model.safetensors",
         name=f"{options.recipe}-{Path(options.out).resolve().name}",
-        summary=f"{options.recipe} trained on {len(data.labelled)} faces of {Path(options.train).name}.",
-        training_data=f"{len(data.labelled)} faces of {Path(options.train).name}",
+        summary=f"{options.recipe} trained on {len(data.labelled)} faces of {source}.",
+        training_data=f"{len(data.labelled)} faces of {source}",
         command=shlex.join(["python", "-m", "face_landmarks.training", *options.words]),
         licence="that of its training data",
-        scores={"validation": {"inter-ocular NME": round(best, 3), "faces": len(data.validation)}},
+        scores={"validation": {f"{data.normaliser} NME": round(best, 3), "faces": len(data.validation)}},
     )
-    return best
+    return best, data.normaliser
+
+
+def _folder_data(options: argparse.Namespace, config: TrainConfig) -> tuple[TrainingData, str]:
+    """The faces of the folders named, and what the main one is called."""
+    if not (options.train and options.val):
+        raise InputError("expected --train and --val, or --root with the recipe of a benchmark")
+    margin = config.source_margin
+
+    def faces(root: str, margin: float) -> FaceSet:
+        return load_faces(root, **_crop_rule(config), margin=margin, progress=not options.quiet)
+
+    data = TrainingData(
+        labelled=faces(options.train, margin),
+        validation=faces(options.val, 1.0),
+        large_pose=faces(options.large_pose, margin) if options.large_pose else None,
+        unlabelled=_unlabelled(options, config),
+    )
+    return data, Path(options.train).name
+
+
+def _benchmark_data(options: argparse.Namespace, config: TrainConfig) -> tuple[TrainingData, str]:
+    """The training faces of the recipe's benchmark, some of them set aside, and what they are called."""
+    known = {f"{_PREFIX}{name}": faces for name, faces in TRAINING_SETS.items()}
+    if options.recipe not in known:
+        raise InputError(
+            f"--root: expected a recipe of a benchmark ({', '.join(known)}), got {options.recipe}"
+        )
+    if options.train or options.val or options.large_pose:
+        raise InputError("--root: expected no --train, --val or --large-pose beside it")
+    chosen = known[options.recipe]
+    samples = chosen.read(options.root)
+    count = sum(len(sample.landmarks) for sample in samples)
+    if count != chosen.faces:
+        _LOGGER.warning("not the published protocol: expected %d training faces, got %d", chosen.faces, count)
+    training, aside = hold_out(samples, options.hold_out)
+    data = TrainingData(
+        labelled=crop_faces(
+            training,
+            **_crop_rule(config),
+            margin=config.source_margin,
+            store=Path(options.out) / "pictures",
+            progress=not options.quiet,
+        ),
+        validation=crop_faces(aside, **_crop_rule(config), progress=not options.quiet),
+        unlabelled=_unlabelled(options, config),
+        normaliser=chosen.normaliser,
+    )
+    return data, chosen.name
+
+
+def _crop_rule(config: TrainConfig) -> _CropRule:
+    return {
+        "crop_size": config.network.crop_size,
+        "crop_scale": config.crop_scale,
+        "crop_shift": config.crop_shift,
+    }
+
+
+def _unlabelled(options: argparse.Namespace, config: TrainConfig) -> FaceSet | None:
+    if not options.unlabelled:
+        return None
+    photos = sorted(Path(options.unlabelled).glob("*.jpg"))
+    if not photos:
+        raise InputError(f"--unlabelled: expected .jpg photos in {options.unlabelled}, got none")
+    return load_unlabelled(photos, round(config.source_margin * config.network.crop_size))
 
 
 def _initial_weights(model: str, config: TrainConfig) -> dict[str, torch.Tensor]:
@@ -150,12 +205,25 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m face_landmarks.training", description=__doc__)
     add = parser.add_argument
     add("--recipe", choices=sorted(RECIPES), default="shr-fan-68-fast")
-    add("--train", required=True, metavar="DIR", help="photos with .pts files to train on")
-    add("--val", required=True, metavar="DIR", help="photos with .pts files to validate on")
+    add("--root", metavar="DIR", help="the official files of the recipe's benchmark, to train on")
+    add(
+        "--hold-out",
+        type=int,
+        default=20,
+        metavar="N",
+        help="of a benchmark, validate on every Nth training photo and train on the others; 0: train and "
+        "validate on all (default: %(default)s)",
+    )
+    add("--train", metavar="DIR", help="or photos with .pts files to train on")
+    add("--val", metavar="DIR", help="and photos with .pts files to validate on")
     add("--large-pose", metavar="DIR", help="secondary labelled photos, e.g. 300W-LP")
     add("--unlabelled", metavar="DIR", help="face photos without landmarks, for the Siamese term")
     add("--out", required=True, metavar="DIR", help="the run's folder; a run found there goes on")
-    add("--init", metavar="MODEL", help="fine-tune this model, by name or file, of the recipe's shape; its crop size may differ")
+    add(
+        "--init",
+        metavar="MODEL",
+        help="fine-tune this model, by name or file, of the recipe's shape; its crop size may differ",
+    )
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting, e.g. steps=100")
     add("--device", help="cpu, cuda, cuda:1, ...; the best present if not given")
     add("--precision", choices=("bfloat16", "float32"), default="bfloat16")

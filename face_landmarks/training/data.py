@@ -1,9 +1,12 @@
-"""Training faces, decoded and cropped once, kept as one array of pictures."""
+"""Training faces, decoded and cropped once, kept as one array of pictures in memory or in a file."""
 
 from __future__ import annotations
 
+import hashlib
+import math
 import os
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from face_landmarks.annotations import read_folder
-from face_landmarks.geometry import boxes_from_landmarks, crop_matrices, transform_points, warp
+from face_landmarks.annotations import AnnotatedImage, read_folder
+from face_landmarks.benchmarks import face_boxes
+from face_landmarks.errors import InputError
+from face_landmarks.geometry import crop_matrices, transform_points, warp
 from face_landmarks.images import read_image
 
 
@@ -26,17 +31,26 @@ class FaceSet:
         pictures: (M, 3, S, S) uint8.
         landmarks: (M, K, 2) float32 in picture pixels; K = 0 without annotations.
         names: (M,) file stems.
+        mapped: the pictures lie in a file, of which only what is looked at comes into memory.
     """
 
     pictures: Tensor
     landmarks: Tensor
     names: tuple[str, ...]
+    mapped: bool = False
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def to(self, device: torch.device) -> FaceSet:
-        return FaceSet(self.pictures.to(device), self.landmarks.to(device), self.names)
+        """The faces on a device; pictures in a file stay there."""
+        pictures = self.pictures if self.mapped else self.pictures.to(device)
+        return FaceSet(pictures, self.landmarks.to(device), self.names, self.mapped)
+
+    def draw(self, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Pictures (B, 3, S, S) and landmarks (B, K, 2) of some faces, on a device."""
+        pictures = self.pictures[index.to(self.pictures.device)].to(device)
+        return pictures, self.landmarks[index]
 
 
 def load_faces(
@@ -65,16 +79,104 @@ def load_faces(
         AnnotationError: no annotated image, or a damaged .pts file.
         ImageError: an unreadable photo.
     """
+    return crop_faces(
+        read_folder(root),
+        crop_size=crop_size,
+        crop_scale=crop_scale,
+        crop_shift=crop_shift,
+        margin=margin,
+        progress=progress,
+    )
+
+
+def crop_faces(
+    samples: Sequence[AnnotatedImage],
+    *,
+    crop_size: int,
+    crop_scale: float,
+    crop_shift: float,
+    margin: float = 1.0,
+    store: Path | None = None,
+    progress: bool = False,
+) -> FaceSet:
+    """Cut every annotated face out by its face box, see `benchmarks.face_boxes`.
+
+    Args:
+        samples: annotated photos, decoded here, one at a time.
+        crop_size: side of the network's crop, in pixels.
+        crop_scale: side of the crop in units of face box width + height.
+        crop_shift: how far below the box's centre the crop's centre lies, in box heights.
+        margin: side of the picture in crops.
+        store: keep the pictures in this file instead of in memory; they are found there by a later
+            call for the same faces, which then decodes no photo.
+        progress: show a progress bar on stderr.
+
+    Raises:
+        ImageError, AnnotationError: an unreadable photo.
+    """
     size = round(margin * crop_size)
-    pictures, landmarks, names = [], [], []
-    for item in tqdm(read_folder(root), desc=f"reading {Path(root).name}", disable=not progress):
-        image = read_image(item.image)
-        boxes = torch.from_numpy(boxes_from_landmarks(item.landmarks))
-        matrices = crop_matrices(boxes, size, crop_scale * size / crop_size, crop_shift)
-        pictures.append(_cut(image, matrices, size))
-        landmarks.append(transform_points(matrices, torch.from_numpy(item.landmarks)))
-        names += [item.image.stem] * len(boxes)
-    return FaceSet(torch.cat(pictures), torch.cat(landmarks), tuple(names))
+    matrices = [
+        crop_matrices(torch.from_numpy(face_boxes(sample)), size, crop_scale * size / crop_size, crop_shift)
+        for sample in samples
+    ]
+    landmarks = torch.cat(
+        [
+            transform_points(matrix, torch.from_numpy(sample.landmarks))
+            for sample, matrix in zip(samples, matrices, strict=True)
+        ]
+    )
+    names = tuple(Path(str(sample.image)).stem for sample in samples for _ in sample.landmarks)
+    shape = (len(names), 3, size, size)
+    if store is None:
+        pictures = torch.empty(shape, dtype=torch.uint8)
+        _fill(pictures, samples, matrices, progress)
+        return FaceSet(pictures, landmarks, names)
+    key = _key(samples, matrices, size)
+    pictures, filled = _open_store(store, shape, key)
+    if not filled:
+        _fill(pictures, samples, matrices, progress)
+        _seal(store).write_text(key)
+    return FaceSet(pictures, landmarks, names, mapped=True)
+
+
+def _fill(
+    pictures: Tensor, samples: Sequence[AnnotatedImage], matrices: Sequence[Tensor], progress: bool
+) -> None:
+    """Decode the photos and put their faces into the pictures (M, 3, S, S)."""
+    first, size = 0, pictures.shape[-1]
+    bar = tqdm(samples, desc="reading", disable=not progress)
+    for sample, matrix in zip(bar, matrices, strict=True):
+        last = first + len(matrix)
+        pictures[first:last] = _cut(read_image(sample.source), matrix, size)
+        first = last
+
+
+def _open_store(store: Path, shape: tuple[int, ...], key: str) -> tuple[Tensor, bool]:
+    """Pictures that lie in a file, and whether they are already those of this key."""
+    filled = store.exists() and _seal(store).exists() and _seal(store).read_text() == key
+    size = math.prod(shape)
+    if not filled:
+        _seal(store).unlink(missing_ok=True)
+        store.unlink(missing_ok=True)
+        store.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(store.parent).free
+        if free < size:
+            raise InputError(f"{store}: expected {size / 1e9:.1f} GB of free space, got {free / 1e9:.1f}")
+    return torch.from_file(str(store), shared=True, size=size, dtype=torch.uint8).view(shape), filled
+
+
+def _seal(store: Path) -> Path:
+    """The file that says which pictures lie in the other; written when they are complete."""
+    return store.with_name(f"{store.name}.key")
+
+
+def _key(samples: Sequence[AnnotatedImage], matrices: Sequence[Tensor], size: int) -> str:
+    """What the pictures of a file depend on, in short."""
+    digest = hashlib.sha256(str(size).encode())
+    for sample, matrix in zip(samples, matrices, strict=True):
+        digest.update(str(sample.image).encode())
+        digest.update(matrix.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load_unlabelled(paths: Iterable[str | os.PathLike[str]], size: int) -> FaceSet:

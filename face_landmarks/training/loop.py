@@ -24,7 +24,7 @@ from face_landmarks.geometry import resize_matrix, transform_points
 from face_landmarks.heatmap import decode_heatmaps, encode_heatmaps
 from face_landmarks.hourglass import StackedHourglass
 from face_landmarks.layouts import Layout, get_layout
-from face_landmarks.metrics import nme, normaliser, signed_error
+from face_landmarks.metrics import Normaliser, nme, normaliser, signed_error
 from face_landmarks.training.augment import Views, random_views
 from face_landmarks.training.config import TrainConfig
 from face_landmarks.training.data import FaceSet
@@ -47,23 +47,30 @@ class TrainingData:
         validation: never trained on; pictures are exactly one crop wide.
         large_pose: secondary labelled set, or None.
         unlabelled: faces without landmarks, for the Siamese term, or None.
+        normaliser: of the validation's NME.
     """
 
     labelled: FaceSet
     validation: FaceSet
     large_pose: FaceSet | None = None
     unlabelled: FaceSet | None = None
+    normaliser: Normaliser = "inter-ocular"
 
     def to(self, device: torch.device) -> TrainingData:
-        moved = {
-            name: None if faces is None else faces.to(device)
-            for name, faces in ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
-        }
-        return TrainingData(**moved)  # type: ignore[arg-type]
+        return dataclasses.replace(
+            self,
+            labelled=self.labelled.to(device),
+            validation=self.validation.to(device),
+            large_pose=None if self.large_pose is None else self.large_pose.to(device),
+            unlabelled=None if self.unlabelled is None else self.unlabelled.to(device),
+        )
 
 
 class Trainer:
     """One run of one configuration.
+
+    Raises:
+        InputError: faces with other landmarks than the configuration's layout.
 
     Args:
         config: everything that defines the run.
@@ -89,6 +96,10 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.config = config
         self.layout: Layout = get_layout(config.layout)
+        for faces in filter(None, (data.labelled, data.validation, data.large_pose)):
+            if faces.landmarks.shape[1] != len(self.layout):
+                expected = f"{len(self.layout)} landmarks of layout {config.layout}"
+                raise InputError(f"data: expected {expected}, got {faces.landmarks.shape[1]}")
         self.device = torch.device(device)
         self.precision = precision
         self.data = data.to(self.device)
@@ -206,8 +217,8 @@ class Trainer:
             if faces_of is None or count == 0:
                 continue
             index = torch.randint(len(faces_of), (count,), generator=self.generator, device=self.device)
-            pictures.append(faces_of.pictures[index])
-            points = faces_of.landmarks[index]
+            drawn, points = faces_of.draw(index, self.device)
+            pictures.append(drawn)
             if points.shape[1] == 0:  # unlabelled: placeholders that no loss reads
                 points = points.new_zeros(count, len(self.layout), 2)
             landmarks.append(points)
@@ -264,11 +275,11 @@ class Trainer:
 
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:
-        """Inter-ocular NME and mean signed error of the averaged weights, in percent."""
+        """NME and mean signed error of the averaged weights, in percent of the data's normaliser."""
         faces, config = self.data.validation, self.config
         predicted = predict(self.average, faces.pictures, config, autocast=self.autocast)
         truth = faces.landmarks.cpu().numpy()
-        scale = normaliser(truth, "inter-ocular", self.layout)
+        scale = normaliser(truth, self.data.normaliser, self.layout)
         x, y = signed_error(predicted, truth, scale)
         return {"val_nme": float(np.mean(nme(predicted, truth, scale))), "val_x": float(x), "val_y": float(y)}
 
