@@ -16,6 +16,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from face_landmarks.backends import Backend, RuntimeNetwork, check_backend
 from face_landmarks.confidence import expected_errors
 from face_landmarks.detection import Detector, check_boxes, run_detector
 from face_landmarks.errors import InputError
@@ -137,14 +138,16 @@ class FaceAligner:
     """Finds the landmarks of every face in a photo, below the pixel.
 
     The aligner keeps nothing between calls, may be shared by threads, and can be pickled; in a
-    forked process it computes on one thread.
+    forked process it computes on one thread. docs/speed.md says which backend and type suit which
+    processor.
 
     Args:
         model: a name from `list_models()`, a weights file, an https URL (with `sha256`), or a
             `LandmarkModel`.
         detector: "mtcnn"; any callable that maps an image (H, W, 3) uint8 RGB to face boxes
             (N, 4), or to boxes and scores (N,); or None, if boxes will always be given.
-        device: where the network runs, e.g. "cpu" or "cuda:1"; CUDA if present by default.
+        device: where the network runs, e.g. "cpu" or "cuda:1"; CUDA if present by default, if torch
+            runs the network.
         dtype: type the network computes in, float32 by default. Landmarks are always decoded
             in float32.
         batch_size: crops per network call; bounds memory, whatever the number of faces.
@@ -154,11 +157,15 @@ class FaceAligner:
             of the first. Without it only faces whose first look is doubtful (mean score below 0.7)
             are looked at again, also lying on either side and upside down.
         sha256: full hash of the weights, for a URL.
+        backend: what runs the network: "torch"; or, on the CPU, "onnxruntime", which computes in
+            float32, or "openvino".
 
     Raises:
         UnknownModelError: no model of this name.
         WeightsError: the weights cannot be had or do not fit.
         InputError: another argument is unusable.
+        MissingDependencyError: the backend is not installed.
+        ExportError: the backend cannot run a network of your own.
 
     Example:
         >>> from face_landmarks import FaceAligner
@@ -178,6 +185,7 @@ class FaceAligner:
         flip: bool = False,
         refine: bool = False,
         sha256: str | None = None,
+        backend: Backend = "torch",
     ) -> None:
         if batch_size < 1:
             raise InputError(f"batch_size: expected at least 1, got {batch_size}")
@@ -185,8 +193,10 @@ class FaceAligner:
             raise InputError(f"detector: expected 'mtcnn', a callable or None, got {detector!r}")
         if dtype is not None and not dtype.is_floating_point:
             raise InputError(f"dtype: expected a floating type, got {dtype}")
-        self.device = _choose_device(device)
+        self.device = _choose_device("cpu" if device is None and backend != "torch" else device)
         self.dtype = dtype or torch.float32
+        check_backend(backend, self.device, self.dtype)
+        self.backend = backend
         self.batch_size = batch_size
         self.flip = flip
         self.refine = refine
@@ -195,7 +205,11 @@ class FaceAligner:
         self.card = model.card
         self.layout: Layout = get_layout(model.card.layout)
         network = copy.deepcopy(model.network).eval().requires_grad_(False)  # the caller's stays as it is
-        self.network = network.to(self.device, self.dtype).to(memory_format=torch.channels_last)
+        self.network: nn.Module | RuntimeNetwork
+        if backend == "torch":
+            self.network = network.to(self.device, self.dtype).to(memory_format=torch.channels_last)
+        else:
+            self.network = RuntimeNetwork(network, backend, self.dtype)
         self.crop_size: int = model.card.network["crop_size"]
         heatmap_to_crop = resize_matrix(self.crop_size / model.card.network["heatmap_size"])
         heatmap_to_crop[:2, 2] -= torch.tensor(model.card.offset, dtype=torch.float64)
@@ -290,8 +304,8 @@ class FaceAligner:
             torch.from_numpy(face_boxes), self.crop_size, self.card.crop_scale, self.card.crop_shift
         )  # (N, 3, 3)
         crops = warp(pixels, image_to_crop, self.crop_size)  # (N, 3, S, S)
-        batches = torch.split(crops.to(self.device, self.dtype), self.batch_size)
-        heatmaps = torch.cat([self.network(batch).float().cpu() for batch in batches])  # (N, K, H, W)
+        batches = torch.split(crops, self.batch_size)
+        heatmaps = torch.cat([self.network(self._place(b)).float().cpu() for b in batches])  # (N, K, H, W)
         points, _ = decode_heatmaps(heatmaps, window=self.card.window, temperature=self.card.temperature)
         return FaceHeatmaps(
             crops=(255 * crops).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy(),
@@ -316,13 +330,16 @@ class FaceAligner:
             The path.
 
         Raises:
-            InputError: another name, or an aligner that flips: a file looks at each crop once.
+            InputError: another name, another backend than torch, or an aligner that flips: a file
+                looks at each crop once.
             MissingDependencyError: the extra `onnx` is not installed.
             ExportError: the network cannot be exported, or the file answers differently.
             WeightsError: the file cannot be written.
         """
         if self.flip:
             raise InputError("flip: expected False, as an exported network looks at a crop once; got True")
+        if isinstance(self.network, RuntimeNetwork):
+            raise InputError(f"backend: expected 'torch' to export from, got {self.backend!r}")
         return export_onnx(path, self.network, self.card, self.heatmap_to_crop, decode=decode)
 
     def _find(
@@ -373,9 +390,7 @@ class FaceAligner:
         image_to_crop = crop_matrices(
             boxes, self.crop_size, self.card.crop_scale, self.card.crop_shift, rolls
         )  # (B, 3, 3)
-        crops = torch.cat(
-            [warp(pixels, m[None], self.crop_size) for pixels, m in zip(photos, image_to_crop, strict=True)]
-        )
+        crops = warp(photos, image_to_crop, self.crop_size, self.device)
         points, scores = self._locate(crops)
         pixel = 1 / torch.linalg.det(image_to_crop).sqrt()  # (B,) image pixels in a crop pixel
         if self.card.calibration is None:
@@ -386,7 +401,7 @@ class FaceAligner:
 
     def _locate(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """Landmarks in crop pixels (B, K, 2) and their scores (B, K) of a batch of crops."""
-        crops = crops.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
+        crops = self._place(crops)
         points, scores = self._decode(self.network(crops))
         if self.flip:
             mirrored, mirrored_scores = self._decode(self.network(crops.flip(-1)))
@@ -396,9 +411,16 @@ class FaceAligner:
             points = self._restore_lean(points)
         return points, scores
 
+    def _place(self, crops: Tensor) -> Tensor:
+        """Crops (B, 3, S, S) as the network wants them."""
+        if self.backend != "torch":
+            return crops
+        return crops.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
+
     def _decode(self, heatmaps: Tensor) -> tuple[Tensor, Tensor]:
         points, scores = decode_heatmaps(heatmaps, window=self.card.window, temperature=self.card.temperature)
-        return transform_points(self.heatmap_to_crop, points.cpu()), scores.cpu()
+        found = torch.cat((points, scores.unsqueeze(-1)), dim=-1).cpu()  # (B, K, 3): one transfer
+        return transform_points(self.heatmap_to_crop, found[..., :2]), found[..., 2]
 
     def _restore_lean(self, points: Tensor) -> Tensor:
         """Averaging with the mirror takes away the lean of the labels; put it back."""

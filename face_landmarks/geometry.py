@@ -169,7 +169,7 @@ def transform_points(source_to_target: Tensor, points: Tensor) -> Tensor:
 
 
 def warp(
-    image: NDArray[np.uint8],
+    photos: NDArray[np.uint8] | Sequence[NDArray[np.uint8]],
     image_to_crop: Tensor,
     crop_size: int,
     device: torch.device | None = None,
@@ -182,7 +182,7 @@ def warp(
     not grow with the photo, and only that goes to the device, as bytes.
 
     Args:
-        image: (H, W, 3) uint8.
+        photos: the photo of all crops, or of each its own; (H, W, 3) uint8.
         image_to_crop: (N, 3, 3) float64 similarities, on the CPU.
         crop_size: side of a crop in pixels.
         device: where to sample; the CPU by default.
@@ -192,13 +192,15 @@ def warp(
     """
     if not len(image_to_crop):
         return torch.empty(0, 3, crop_size, crop_size, device=device)
+    if isinstance(photos, np.ndarray):
+        photos = [photos] * len(image_to_crop)
     crop_to_image = image_to_crop.inverse()
     edge = crop_size - 0.5
     corners = torch.tensor([[-0.5, -0.5], [edge, -0.5], [edge, edge], [-0.5, edge]], dtype=torch.float64)
     footprints = transform_points(crop_to_image, corners).numpy()  # (N, 4, 2)
     shrinks = torch.linalg.det(crop_to_image[:, :2, :2]).abs().sqrt().tolist()  # image pixels per crop pixel
     patches, patch_to_image = [], []
-    for footprint, shrink in zip(footprints, shrinks, strict=True):
+    for image, footprint, shrink in zip(photos, footprints, shrinks, strict=True):
         block = min(max(1, round(shrink)), _LARGEST_BLOCK)  # image pixels averaged into one, each way
         corner, patch = _patch(image, footprint, block)
         patches.append(patch)

@@ -20,7 +20,7 @@ FLOORS = {
         5: "cli compat",
         4: "crops evaluation folders plotting video",
         3: "aligner",
-        2: "benchmarks confidence export hourglass mtcnn",
+        2: "backends benchmarks confidence export hourglass mtcnn",
         1: "annotations detection geometry heatmap images matlab metrics results weights",
         0: "downloads forking layouts",
         -1: "_version errors",  # the bedrock: no imports at all
