@@ -29,7 +29,7 @@ Points = NDArray[np.float64]
 
 _THUMBNAIL: Final = 24  # side, in pixels, of the views in which frames and faces are compared
 _PLAIN: Final = 4.0  # grey levels of spread below which a view shows little more than noise
-_SAME_SCENE: Final = 0.5  # 1 of 70 pairs of photos correlate above this, and every pan by 5 % of the width
+_SAME_SCENE: Final = 0.5  # less alike is a cut; examples/measure_tracking.py tries these three
 _SAME_PLACE: Final = 0.3  # mean distance of landmarks, in face sizes, below which two faces are one
 _SAME_FACE: Final = 1.0  # most doubt, see `_Track.doubt`, with which a face found is one that is missing
 _SEARCH: Final = 5  # frames between looks of the detector while a face is missing, or none is known
