@@ -157,3 +157,51 @@ def test_the_detector_is_asked_directly(fa, photo):
 def test_an_own_detector_is_used(photo, expected):
     fa = compat.FaceAlignment(compat.LandmarksType._2D, device="cpu", face_detector=lambda _: expected.boxes)
     assert fa.get_landmarks(photo)[0].shape == (68, 2)
+
+
+# What face-alignment's own tests ask (test/facealignment_test.py and test/test_detectors.py there), in two
+# dimensions: the same calls, and what kind of thing comes back.
+
+
+@pytest.fixture(scope="module")
+def by_default():
+    return compat.FaceAlignment(compat.LandmarksType.TWO_D, device="cpu")
+
+
+def test_their_call_with_a_path_gives_one_array_of_points_per_face(by_default, expected):
+    preds = by_default.get_landmarks(str(ASTRONAUT))
+    assert isinstance(preds, list) and len(preds) == len(expected)
+    assert preds[0].shape == (68, 2) and np.abs(preds[0] - expected.landmarks[0]).max() < 5  # flipped, too
+
+
+def test_their_batch_of_floats_with_an_image_of_nobody_ends_with_nothing(by_default, photo):
+    batch = np.stack([photo, photo, np.zeros_like(photo)])
+    preds = by_default.get_landmarks_from_batch(torch.Tensor(batch.transpose(0, 3, 1, 2)))
+    assert isinstance(preds, list) and len(preds) == 3
+    np.testing.assert_allclose(preds[0], preds[1], atol=1e-3)
+    assert preds[0].shape == (68, 2) and np.allclose(preds[2], [])
+
+
+def test_their_directory_of_a_face_and_of_grass_gives_a_list_and_none(by_default, tmp_path):
+    face, grass = tmp_path / "face.jpg", tmp_path / "grass.jpg"
+    face.write_bytes(ASTRONAUT.read_bytes())
+    cv2.imwrite(str(grass), np.random.default_rng(0).integers(60, 110, (90, 120, 3), np.uint8))
+    preds = by_default.get_landmarks_from_directory(f"{tmp_path}/")
+    assert isinstance(preds[str(face)], list) and preds[str(face)][0].shape == (68, 2)
+    assert preds[str(grass)] is None
+
+
+def test_their_boxes_may_come_from_their_detector_and_back(by_default, photo):
+    boxes = by_default.face_detector.detect_from_image(photo.copy())
+    preds, scores, given = by_default.get_landmarks_from_image(photo, boxes, True, True)
+    assert len(preds) == len(scores) == len(boxes) == 1 and given is boxes
+    np.testing.assert_allclose(preds[0], by_default.get_landmarks(torch.from_numpy(photo))[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["sfd", "blazeface", "dlib", "yunet", "retinaface", "scrfd"])
+def test_their_detectors_have_their_names_and_boxes_of_five_numbers(name, photo):
+    fa = compat.FaceAlignment(compat.LandmarksType.TWO_D, device="cpu", face_detector=name)
+    small = photo[:256, 64:320]
+    ((x0, y0, x1, y1, score),) = fa.face_detector.detect_from_image(small)
+    assert x0 < x1 and y0 < y1 and 0 < score <= 1
+    assert len(fa.face_detector.detect_from_image(np.full((60, 80, 3), 90, np.uint8))) == 0
