@@ -15,10 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import face_landmarks
-from face_landmarks import FaceAligner, ModelCard
+from face_landmarks import FaceAligner
 from face_landmarks.annotations import read_folder
 from face_landmarks.evaluation import BoxSource, evaluate
-from face_landmarks.training.export import export_model
+from face_landmarks.training.data import load_faces
+from face_landmarks.training.export import export_model, load_config
 
 PRETRAINED = Path(face_landmarks.__file__).parent / "pretrained"
 
@@ -47,19 +48,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=PRETRAINED, help="the package's pretrained folder")
     options = parser.parse_args()
 
-    def export(scores: dict[str, object]) -> ModelCard:
-        return export_model(
-            options.run,
-            options.out / f"{options.name}.safetensors",
-            name=options.name,
-            summary=options.summary,
-            training_data=options.training_data,
-            command=options.command,
-            scores=scores,
-        )
-
-    card = export({})
     path = options.out / f"{options.name}.safetensors"
+    config = load_config(options.run)
+    card = export_model(
+        options.run,
+        path,
+        name=options.name,
+        summary=options.summary,
+        training_data=options.training_data,
+        command=options.command,
+        validation=load_faces(
+            options.crops,
+            crop_size=config.network.crop_size,
+            crop_scale=config.crop_scale,
+            crop_shift=config.crop_shift,
+        ),
+    )
     scores = {
         "validation crops, true boxes": measure(path, options.crops, "truth"),
         "validation photos, MTCNN boxes": measure(path, options.photos, "detector"),

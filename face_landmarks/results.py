@@ -269,8 +269,9 @@ def _decimals(array: NDArray[np.float32]) -> Any:
 
     JSON has no NaN; it becomes None.
     """
-    numbers = array.astype("U16").astype(np.float64)
-    return np.where(np.isnan(numbers), None, numbers).tolist()
+    numbers = array.astype("U16").astype(np.float64).astype(object)
+    numbers[np.isnan(array)] = None
+    return numbers.tolist()
 
 
 def _numbers(name: str, values: object) -> NDArray[np.float32]:

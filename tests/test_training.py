@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+from functools import partial
 
 import cv2
 import numpy as np
@@ -18,8 +19,15 @@ from face_landmarks.training.__main__ import main, override
 from face_landmarks.training.augment import mirror_landmarks, random_views
 from face_landmarks.training.config import RECIPES, AugmentConfig, TrainConfig
 from face_landmarks.training.data import FaceSet, load_faces, load_unlabelled
+from face_landmarks.training.export import export_model
 from face_landmarks.training.loop import Trainer, TrainingData
-from face_landmarks.training.losses import coordinate_loss, heatmap_loss, siamese_loss
+from face_landmarks.training.losses import (
+    coordinate_loss,
+    heatmap_loss,
+    siamese_coordinate_loss,
+    siamese_loss,
+)
+from face_landmarks.weights import load_weights
 
 PLAIN = AugmentConfig(colour=0, gray=0, blur=0, noise=0, occlusion=0)
 TINY = TrainConfig(
@@ -133,6 +141,17 @@ def test_two_views_of_one_truth_agree_in_a_common_frame():
     second = encode_heatmaps(transform_points(move, points), (size, size), 2.0)
     assert float(siamese_loss(first, second, move)) < 0.05
     assert float(siamese_loss(first, second, torch.eye(3).expand(2, 3, 3))) > 1.0
+
+
+def test_landmarks_that_do_not_move_with_their_crop_disagree_by_as_much():
+    size = 24
+    points = 8 + 8 * torch.rand(2, 3, 2, generator=torch.Generator().manual_seed(0))
+    shift = torch.eye(3, dtype=torch.float64).repeat(2, 1, 1)
+    shift[:, :2, 2] = torch.tensor([0.5, -0.25])
+    first = encode_heatmaps(points, (size, size), 1.5)
+    followed = encode_heatmaps(points + torch.tensor([0.5, -0.25]), (size, size), 1.5)
+    assert float(siamese_coordinate_loss(first, followed, shift, 7, 10)) == pytest.approx(0, abs=0.1)
+    assert float(siamese_coordinate_loss(first, first, shift, 7, 10)) == pytest.approx(0.75, abs=1e-3)
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path):
@@ -264,6 +283,20 @@ def test_the_command_explains_a_missing_folder(tmp_path, capsys):
     folders = ["--train", str(tmp_path / "none"), "--val", str(tmp_path), "--out", str(tmp_path / "run")]
     assert main([*folders, "--quiet"]) == 2
     assert "none" in capsys.readouterr().err
+
+
+def test_a_model_exported_with_held_out_faces_knows_its_errors(tmp_path):
+    run = trainer(tmp_path / "run")
+    run.run(progress=False)
+    export = partial(
+        export_model, tmp_path / "run", tmp_path / "m.safetensors", name="tiny", summary="", training_data="",
+        command="",
+    )  # fmt: skip
+    assert export().calibration is None
+    calibration = export(validation=run.data.validation).calibration
+    assert calibration is not None and len(calibration.scale) == 68 and min(calibration.scale) > 0
+    card, _ = load_weights(tmp_path / "m.safetensors")
+    assert card.calibration == calibration  # the file tells, too
 
 
 def test_fine_tuning_starts_from_the_weights_given(tmp_path):

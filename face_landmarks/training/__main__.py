@@ -118,6 +118,7 @@ def _train(options: argparse.Namespace) -> tuple[float, Normaliser]:
         command=shlex.join(["python", "-m", "face_landmarks.training", *options.words]),
         licence="that of its training data",
         scores={"validation": {f"{data.normaliser} NME": round(best, 3), "faces": len(data.validation)}},
+        validation=data.validation,
     )
     return best, data.normaliser
 

@@ -64,6 +64,8 @@ class TrainConfig:
         ema_decay: of the averaged weights that are validated and exported.
         coordinate_weight: of the L1 distance between decoded and true landmarks, in cells.
         siamese_weight: of the disagreement between two views' heatmaps.
+        siamese_coordinate_weight: of the L1 distance between the landmarks two views decode to, in
+            cells; needs a siamese_weight above 0.
         large_pose_share: share of each batch drawn from the secondary data (e.g. 300W-LP).
         unlabelled_share: share of each batch drawn from faces without landmarks, which take
             part in the Siamese term only.
@@ -91,6 +93,7 @@ class TrainConfig:
     ema_decay: float = 0.998
     coordinate_weight: float = 1.0
     siamese_weight: float = 0.5
+    siamese_coordinate_weight: float = 0.0
     large_pose_share: float = 0.0
     unlabelled_share: float = 0.0
     source_margin: float = 1.5
@@ -130,6 +133,7 @@ RECIPES: dict[str, TrainConfig] = {
         batch_size=32,
         learning_rate=1e-3,
         validate_every=200,
+        siamese_coordinate_weight=0.5,
     ),
     # The paper's scale, for a data-centre GPU; rehearsed for a few steps on a CPU.
     "shr-fan-68-gpu": TrainConfig(

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from face_landmarks.confidence import fit_calibration
 from face_landmarks.errors import InputError
-from face_landmarks.hourglass import HourglassConfig
+from face_landmarks.hourglass import HourglassConfig, StackedHourglass
 from face_landmarks.training.config import AugmentConfig, TrainConfig
-from face_landmarks.weights import ModelCard, save_weights
+from face_landmarks.training.data import FaceSet
+from face_landmarks.training.loop import predict
+from face_landmarks.weights import Calibration, ModelCard, save_weights
 
 RESEARCH_ONLY = (
     "research only, no commercial use: the licence of the 300-W annotations it was trained on "
@@ -30,6 +34,7 @@ def export_model(
     command: str,
     licence: str = RESEARCH_ONLY,
     scores: dict[str, Any] | None = None,
+    validation: FaceSet | None = None,
     dtype: torch.dtype = torch.float16,
 ) -> ModelCard:
     """Write the best averaged weights of a run as a .safetensors file that carries its card.
@@ -43,6 +48,7 @@ def export_model(
         command: what trained it.
         licence: of the weights.
         scores: measured results, by benchmark and metric.
+        validation: held-out faces, one crop wide, on which expected errors are calibrated.
         dtype: type the weights are stored in; they compute in float32 again after loading.
 
     Returns:
@@ -52,10 +58,7 @@ def export_model(
         InputError: the folder holds no finished validation.
         WeightsError: the file cannot be written.
     """
-    best = Path(folder) / "best.pt"
-    if not best.exists():
-        raise InputError(f"{folder}: expected a training run with a best.pt, got none")
-    run = torch.load(best, map_location="cpu", weights_only=True)
+    run = _load_best(folder)
     config = restore_config(run["config"])
     card = ModelCard(
         name=name,
@@ -73,11 +76,36 @@ def export_model(
         training_data=training_data,
         command=command,
         scores=scores or {},
+        calibration=None if validation is None else _calibrate(run["average"], config, validation),
     )
     state = {
         key: value.to(dtype) if value.is_floating_point() else value for key, value in run["average"].items()
     }
     return save_weights(path, state, card)
+
+
+def _calibrate(state: dict[str, Tensor], config: TrainConfig, validation: FaceSet) -> Calibration:
+    network = StackedHourglass(config.network)
+    network.load_state_dict(state, strict=True)
+    points, scores = predict(network.eval(), validation.pictures, config)
+    return fit_calibration(scores, (points - validation.landmarks).norm(dim=-1))
+
+
+def load_config(folder: str | os.PathLike[str]) -> TrainConfig:
+    """The configuration of a run.
+
+    Raises:
+        InputError: the folder holds no finished validation.
+    """
+    return restore_config(_load_best(folder)["config"])
+
+
+def _load_best(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    best = Path(folder) / "best.pt"
+    if not best.exists():
+        raise InputError(f"{folder}: expected a training run with a best.pt, got none")
+    run: dict[str, Any] = torch.load(best, map_location="cpu", weights_only=True)
+    return run
 
 
 def restore_config(values: dict[str, Any]) -> TrainConfig:

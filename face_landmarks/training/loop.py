@@ -28,13 +28,18 @@ from face_landmarks.metrics import Normaliser, nme, normaliser, signed_error
 from face_landmarks.training.augment import Views, random_views
 from face_landmarks.training.config import TrainConfig
 from face_landmarks.training.data import FaceSet
-from face_landmarks.training.losses import coordinate_loss, heatmap_loss, siamese_loss
+from face_landmarks.training.losses import (
+    coordinate_loss,
+    heatmap_loss,
+    siamese_coordinate_loss,
+    siamese_loss,
+)
 
 logger = logging.getLogger(__name__)
 
 LOG_FIELDS = (
     "step", "faces", "seconds", "learning_rate", "loss", "heatmap", "coordinate", "siamese",
-    "val_nme", "val_x", "val_y",
+    "agreement", "val_nme", "val_x", "val_y",
 )  # fmt: skip
 
 
@@ -192,6 +197,7 @@ class Trainer:
             terms["heatmap"]
             + config.coordinate_weight * terms["coordinate"]
             + config.siamese_weight * terms["siamese"]
+            + config.siamese_coordinate_weight * terms["agreement"]
         )
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -250,7 +256,7 @@ class Trainer:
                 crop_to_heatmap @ source_to_second @ torch.linalg.inv(source_to_first) @ self.heatmap_to_crop
             )
         zero = target.new_zeros(())
-        terms = {"heatmap": zero, "coordinate": zero, "siamese": zero}
+        terms = {"heatmap": zero, "coordinate": zero, "siamese": zero, "agreement": zero}
         for stack in stacks:
             terms["heatmap"] = terms["heatmap"] + heatmap_loss(stack[chosen], target)
             if config.coordinate_weight > 0:
@@ -260,6 +266,10 @@ class Trainer:
             if config.views == 2:
                 first, second = stack.chunk(2)
                 terms["siamese"] = terms["siamese"] + siamese_loss(first, second, first_to_second)
+                if config.siamese_coordinate_weight > 0:
+                    terms["agreement"] = terms["agreement"] + siamese_coordinate_loss(
+                        first, second, first_to_second, config.window, config.temperature
+                    )
         return terms
 
     @torch.no_grad()
@@ -277,7 +287,8 @@ class Trainer:
     def validate(self) -> dict[str, float]:
         """NME and mean signed error of the averaged weights, in percent of the data's normaliser."""
         faces, config = self.data.validation, self.config
-        predicted = predict(self.average, faces.pictures, config, autocast=self.autocast)
+        points, _ = predict(self.average, faces.pictures, config, autocast=self.autocast)
+        predicted = points.numpy()
         truth = faces.landmarks.cpu().numpy()
         scale = normaliser(truth, self.data.normaliser, self.layout)
         x, y = signed_error(predicted, truth, scale)
@@ -338,17 +349,18 @@ def predict(
     *,
     autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
     batch_size: int = 32,
-) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Landmarks of uint8 crops: (M, 3, crop_size, crop_size) -> (M, K, 2) in crop pixels."""
+) -> tuple[Tensor, Tensor]:
+    """Landmarks (M, K, 2), in crop pixels, and scores (M, K) of uint8 crops (M, 3, crop_size, crop_size)."""
     heatmap_to_crop = resize_matrix(config.network.crop_size / config.network.heatmap_size)
-    points = []
+    points, scores = [], []
     for batch in torch.split(crops, batch_size):
         pixels = (batch.float() / 255).contiguous(memory_format=torch.channels_last)
         with autocast():
             heatmaps = network(pixels)
-        cells, _ = decode_heatmaps(heatmaps, window=config.window, temperature=config.temperature)
+        cells, peaks = decode_heatmaps(heatmaps, window=config.window, temperature=config.temperature)
         points.append(transform_points(heatmap_to_crop.to(cells.device), cells).cpu())
-    return torch.cat(points).numpy()
+        scores.append(peaks.cpu())
+    return torch.cat(points), torch.cat(scores)
 
 
 def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

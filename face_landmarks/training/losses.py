@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from face_landmarks.geometry import sample
+from face_landmarks.geometry import sample, transform_points
 from face_landmarks.heatmap import decode_heatmaps
 
 
@@ -57,3 +57,26 @@ def siamese_loss(first: Tensor, second: Tensor, first_to_second: Tensor) -> Tens
     carried = sample(second, first_to_second, size)
     seen = sample(torch.ones_like(second[:, :1]), first_to_second, size)  # (B, 1, H, W)
     return (seen * (first - carried).square()).sum(dim=(2, 3)).mean()
+
+
+def siamese_coordinate_loss(
+    first: Tensor, second: Tensor, first_to_second: Tensor, window: int, temperature: float
+) -> Tensor:
+    """Distance between the landmarks two views decode to, in cells of the first view's frame.
+
+    Beside `siamese_loss`, whose slope vanishes where the heatmaps nearly agree: this one keeps pulling
+    until landmarks move with their crop by fractions of a pixel. Pairs further apart than a window
+    are left out, as in `coordinate_loss`.
+
+    Args:
+        first: (B, K, H, W) heatmaps of the first view.
+        second: (B, K, H, W) heatmaps of the second view.
+        first_to_second: (B, 3, 3) from the first view's heatmap frame to the second's.
+        window: side of the decoder's window.
+        temperature: the decoder's tau.
+    """
+    ours, _ = decode_heatmaps(first, window=window, temperature=temperature)
+    theirs, _ = decode_heatmaps(second, window=window, temperature=temperature)
+    distance = (ours - transform_points(torch.linalg.inv(first_to_second), theirs)).abs().sum(dim=2)  # (B, K)
+    close = (distance.detach() < window).float()
+    return (distance * close).sum() / close.sum().clamp_min(1)
