@@ -64,7 +64,12 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.folder.resolve()
 
-    files = ray.data.read_binary_files(str(folder), include_paths=True, file_extensions=PHOTOS)
+    files = ray.data.read_binary_files(
+        str(folder),
+        include_paths=True,
+        file_extensions=PHOTOS,
+        ray_remote_args={"num_cpus": 0},  # else it waits for ever where the workers have all of them
+    )
     aligned = files.map_batches(
         Align,
         fn_constructor_args=(options.model, options.threads),
