@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,10 +12,18 @@ import numpy as np
 import pytest
 
 from face_landmarks.annotations import AnnotatedImage
+from face_landmarks.benchmarks import BENCHMARKS, LabelledSet
 from face_landmarks.errors import InputError
-from face_landmarks.evaluation import Evaluation, FaceRecord, evaluate, match_boxes
+from face_landmarks.evaluation import (
+    BenchmarkResult,
+    Evaluation,
+    FaceRecord,
+    evaluate,
+    evaluate_benchmark,
+    match_boxes,
+)
 from face_landmarks.geometry import boxes_from_landmarks
-from face_landmarks.layouts import IBUG_68
+from face_landmarks.layouts import AFLW_19, IBUG_68
 from face_landmarks.results import Faces
 
 INFINITY = float("inf")
@@ -279,3 +288,113 @@ def test_what_cannot_be_scored_is_refused_before_any_work(samples, options, mess
 def test_an_aligner_must_return_a_face_for_each_box():
     with pytest.raises(InputError, match="aligner: expected a face for each of 2 boxes, got 1"):
         evaluate(Answers({"one.jpg": faces_of(A), "two.jpg": faces_of(C)}), SAMPLES)
+
+
+def aflw_face(x: float, y: float) -> np.ndarray:
+    """(19, 2) spread over 30 x 40 px from here."""
+    slope = np.linspace((0, 0), (30, 40), 19, dtype=np.float32)
+    return moved(slope, x, y)
+
+
+class Aflw:
+    """A test set of three faces, the last one not frontal, in boxes of 60 x 80 px; and an aligner for it."""
+
+    layout = AFLW_19
+    truth = (aflw_face(10, 20), aflw_face(110, 20), aflw_face(10, 220))
+    boxes = np.array([(0, 0, 60, 80), (100, 0, 160, 80), (0, 200, 60, 280)], np.float32)
+
+    def __init__(self, *moves: tuple[float, float] | None) -> None:
+        self.moves = moves
+
+    def read(self, root: Path) -> LabelledSet:
+        samples = [
+            AnnotatedImage(Path(f"{i}.jpg"), face[None], box[None])
+            for i, (face, box) in enumerate(zip(self.truth, self.boxes, strict=True))
+        ]
+        masks = {"Full": np.array([True] * 3), "Frontal": np.array([True, True, False])}
+        return LabelledSet(tuple(samples), masks)
+
+    def align_batch(
+        self, images: Iterable[Path], boxes: Sequence[np.ndarray] | None = None
+    ) -> Sequence[Faces]:
+        images = list(images)
+        if boxes is not None:
+            np.testing.assert_array_equal(np.concatenate(boxes), self.boxes)
+        return [
+            Faces.empty(AFLW_19)
+            if move is None
+            else Faces(face[None] + move, np.ones((1, 19)), box[None], [1], layout=AFLW_19)
+            for face, box, move in zip(self.truth, self.boxes, self.moves, strict=True)
+        ]
+
+
+def aflw_result(*moves: tuple[float, float] | None, boxes: str = "truth") -> BenchmarkResult:
+    aligner = Aflw(*moves)
+    benchmark = dataclasses.replace(BENCHMARKS["aflw19"], reader=aligner.read)
+    return evaluate_benchmark(aligner, benchmark, "anywhere", boxes=boxes)
+
+
+def test_a_benchmark_is_scored_by_its_own_boxes_column_by_column():
+    result = aflw_result((0, 0), (1.8, 2.4), (0, 12))  # 0, 3 and 12 px off
+    side = np.sqrt(60 * 80)  # 69.28 px; the diagonal is 100 px
+    scores = {(column.subset, str(column)): result.score(column) for column in result.benchmark.columns}
+    assert scores == {
+        ("Full", "NME diagonal"): pytest.approx((0 + 3 + 12) / 3),
+        ("Frontal", "NME diagonal"): pytest.approx((0 + 3) / 2),
+        ("Full", "NME box"): pytest.approx(100 * (0 + 3 + 12) / 3 / side),
+        ("Full", "AUC@7 box"): pytest.approx(100 * (7 + (7 - 300 / side) + 0) / 3 / 7),
+    }
+    assert result.deviations == ("Full: expected 4386 faces, got 3",)
+
+
+def test_the_papers_values_stand_beside_ours():
+    lines = str(aflw_result((0, 0), (1.8, 2.4), (0, 12))).splitlines()
+    assert lines == [
+        "AFLW-19: 3 faces, 100.00 % of them found, boxes: truth",
+        "not the published protocol: Full: expected 4386 faces, got 3",
+        "in %                                  faces   paper    ours",
+        "Full          NME diagonal                3    1.31    5.00",
+        "Frontal       NME diagonal                2    1.12    1.50",
+        "Full          NME box                     3    2.14    7.22",
+        "Full          AUC@7 box                   3   70.00   46.05",
+        "signed error x, y, in % of diagonal: +0.60, +4.80",
+    ]
+
+
+def test_a_face_the_detector_missed_fails_at_every_threshold_of_a_benchmark():
+    result = aflw_result((0, 0), None, (0, 0), boxes="detector")
+    nme_diagonal, frontal, nme_box, auc_box = (result.score(column) for column in result.benchmark.columns)
+    assert (nme_diagonal, frontal, nme_box) == (0, 0, 0)  # means are over the faces found
+    assert auc_box == pytest.approx(200 / 3)
+    assert str(result).startswith("AFLW-19: 3 faces, 66.67 % of them found, boxes: detector")
+
+
+def test_a_benchmark_saves_its_columns_and_a_row_per_face(tmp_path):
+    result = aflw_result((0, 0), (3, 4), None, boxes="detector")
+    result.save(tmp_path / "deep")
+    summary = json.loads((tmp_path / "deep" / "summary.json").read_text())
+    assert summary == json.loads(json.dumps(result.summary()))
+    assert summary["benchmark"] == "aflw19" and summary["all_faces"]["found"] == 2
+    assert summary["columns"][1] == {
+        "subset": "Frontal", "faces": 2, "score": "NME", "normaliser": "diagonal", "threshold": None,
+        "paper": 1.12, "ours": pytest.approx(2.5),
+    }  # fmt: skip
+    with open(tmp_path / "deep" / "faces.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["Frontal"] for row in rows] == ["1", "1", "0"]
+    assert float(rows[1]["nme_diagonal"]) == pytest.approx(5) and rows[2]["nme_box"] == "inf"
+    assert {name: len(errors) for name, errors in result.errors().items()} == {"Full": 3, "Frontal": 2}
+
+
+def test_a_subset_without_faces_has_no_score():
+    result = aflw_result((0, 0), (0, 0), (0, 0))
+    nobody = dataclasses.replace(result, subsets={"Full": np.array([True] * 3), "Frontal": np.zeros(3, bool)})
+    assert np.isnan(nobody.score(result.benchmark.columns[1])) and "nan" in str(nobody)
+    assert nobody.summary()["columns"][1]["ours"] is None and set(nobody.errors()) == {"Full"}
+
+
+def test_a_model_of_another_layout_is_refused_before_files_are_read():
+    with pytest.raises(
+        InputError, match="expected a model of aflw-19, as AFLW-19 has it, got one of ibug-68"
+    ):
+        evaluate_benchmark(Answers({}), BENCHMARKS["aflw19"], "nowhere")

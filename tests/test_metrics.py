@@ -9,7 +9,7 @@ import pytest
 
 from face_landmarks import metrics
 from face_landmarks.errors import InputError
-from face_landmarks.layouts import IBUG_68
+from face_landmarks.layouts import IBUG_68, LAYOUTS
 from face_landmarks.metrics import (
     auc,
     cumulative_errors,
@@ -150,6 +150,70 @@ def test_auc_is_the_limit_of_the_sampled_curve():
     errors = np.append(np.random.default_rng(1).exponential(4, size=57), INFINITY)
     middles = (np.arange(100_000) + 0.5) * 8 / 100_000
     assert auc(errors, 8) == pytest.approx(cumulative_errors(errors, middles).mean(), abs=1e-2)
+
+
+def ced_points(errors, threshold):
+    """The empirical CED as the field draws it: a point (error, share of faces up to it) for each face."""
+    reached = sorted(error for error in errors if error <= threshold)
+    shares = [(rank + 1) / len(errors) for rank in range(len(reached))]
+    last = shares[-1] if shares else 0.0
+    return [0.0, *reached, float(threshold)], [0.0, *shares, last]
+
+
+def trapezoids(x, y):
+    return sum((x[i + 1] - x[i]) * (y[i] + y[i + 1]) / 2 for i in range(len(x) - 1))
+
+
+@pytest.mark.parametrize(("faces", "missed", "threshold"), [(507, 0, 7), (600, 11, 7), (2500, 40, 10)])
+def test_auc_is_that_of_the_papers_within_half_a_face(faces, missed, threshold):
+    errors = np.random.default_rng(faces).gamma(4, 0.8, faces)
+    errors[:missed] = INFINITY
+    exact = auc(errors, threshold)
+    # Trapezoids join the tops of the steps, so they add half of every step.
+    joined = 100 * trapezoids(*ced_points(errors.tolist(), threshold)) / threshold
+    assert exact < joined <= exact + 100 * 0.5 / faces
+    # The other definition in use: a fine grid of thresholds.
+    grid = np.linspace(0, threshold, 1000 * threshold + 1)
+    sampled = 100 * trapezoids(grid, [np.count_nonzero(errors <= x) / faces for x in grid]) / threshold
+    assert sampled == pytest.approx(exact, abs=0.01)
+    failed = 100 * sum(not error <= threshold for error in errors) / faces
+    assert failure_rate(errors, threshold) == pytest.approx(failed) and failed > 100 * missed / faces
+
+
+def test_auc_of_four_faces_by_hand_both_ways():
+    errors = [2, 4, 6, INFINITY]  # up to 8: steps of 6, 4, 2 and 0 percent wide, of a quarter each
+    assert auc(errors, 8) == pytest.approx(100 * (6 + 4 + 2 + 0) / 4 / 8)
+    joined = trapezoids(*ced_points(errors, 8))  # triangles of 2 wide and 1/4 high on top of the steps
+    assert joined == pytest.approx((6 + 4 + 2) / 4 + 3 * 2 * 0.25 / 2)
+
+
+def independent_nme(predicted, truth, kind, layout, box):
+    """One face, from the definitions in words."""
+    if kind == "inter-ocular":
+        (x0, y0), (x1, y1) = (truth[corner] for corner in layout.eye_corners)
+        distance = ((x1 - x0) ** 2 + (y1 - y0) ** 2) ** 0.5
+    else:
+        xs, ys = [x for x, _ in truth], [y for _, y in truth]
+        x0, y0, x1, y1 = (min(xs), min(ys), max(xs), max(ys)) if box is None else box
+        width, height = x1 - x0, y1 - y0
+        distance = (width * height) ** 0.5 if kind == "box" else (width**2 + height**2) ** 0.5
+    errors = [((p - t) ** 2 + (q - u) ** 2) ** 0.5 for (p, q), (t, u) in zip(predicted, truth, strict=True)]
+    return 100 * sum(errors) / len(errors) / distance
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("kind", ["inter-ocular", "box", "diagonal"])
+def test_every_layout_is_scored_by_the_definitions(layout, kind):
+    random = np.random.default_rng(len(layout))
+    truth = random.uniform(20, 180, (3, len(layout), 2))
+    predicted = truth + random.normal(0, 3, truth.shape)
+    for boxes in (None, np.array([(0, 10, 200, 190), (5, 5, 105, 205), (1, 2, 33, 44)])):
+        found = nme(predicted, truth, normaliser(truth, kind, layout, boxes))
+        expected = [
+            independent_nme(p.tolist(), t.tolist(), kind, layout, None if boxes is None else boxes[i])
+            for i, (p, t) in enumerate(zip(predicted, truth, strict=True))
+        ]
+        np.testing.assert_allclose(found, expected)
 
 
 def test_no_faces_have_no_errors_and_no_rates():
