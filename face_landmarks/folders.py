@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -66,7 +67,7 @@ def align_folder(
     =============  ===============================================================================
     NAME.jsonl     per photo {"image", "model", and `Faces.to_dict()`} or {"image", "model", "error"};
                    called again when it is finished, only photos that are new are looked at
-    NAME.csv       per face its photo, number, box, box score, and x_0, y_0, score_0, x_1, ...
+    NAME.csv       per face its photo, number, box, box score, and x_0, y_0, score_0, error_0, x_1, ...
     NAME.parquet   the same; needs pandas and pyarrow
     NAME           a folder with NAME.pts per face, NAME.1.pts, NAME.2.pts where there are several
     =============  ===============================================================================
@@ -235,7 +236,7 @@ def _faces(rows: Iterable[Row]) -> Iterator[Row]:
     """A flat row per face."""
     for row in rows:
         for number, box in enumerate(row.get("boxes", ())):
-            points = zip(row["landmarks"][number], row["landmark_scores"][number], strict=True)
+            arrays = (row[name][number] for name in ("landmarks", "landmark_scores", "landmark_errors"))
             yield {
                 "image": row["image"],
                 "face": number,
@@ -243,8 +244,13 @@ def _faces(rows: Iterable[Row]) -> Iterator[Row]:
                 "score": row["box_scores"][number],
                 **{
                     name: value
-                    for k, ((x, y), score) in enumerate(points)
-                    for name, value in ((f"x_{k}", x), (f"y_{k}", y), (f"score_{k}", score))
+                    for k, ((x, y), score, error) in enumerate(zip(*arrays, strict=True))
+                    for name, value in (
+                        (f"x_{k}", x),
+                        (f"y_{k}", y),
+                        (f"score_{k}", score),
+                        (f"error_{k}", math.nan if error is None else error),
+                    )
                 },
             }
 

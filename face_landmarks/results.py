@@ -215,20 +215,22 @@ class Faces:
 
     def _table(self, more: int) -> str:
         """A row per face, in HTML; `more` faces are mentioned."""
-        scores = self.landmark_scores.mean(axis=1)
+        scores, errors = self.landmark_scores.mean(axis=1), self.landmark_errors.mean(axis=1)
         rows = [
             f"<tr><td>{face}</td><td>({x0:.0f}, {y0:.0f}) to ({x1:.0f}, {y1:.0f})</td>"
-            f"<td>{box_score:.2f}</td><td>{score:.2f}</td></tr>"
-            for face, ((x0, y0, x1, y1), box_score, score) in enumerate(
-                zip(self.boxes, self.box_scores, scores, strict=True)
+            f"<td>{box_score:.2f}</td><td>{score:.2f}</td>"
+            f"<td>{'unknown' if np.isnan(error) else f'{error:.1f}'}</td></tr>"
+            for face, ((x0, y0, x1, y1), box_score, score, error) in enumerate(
+                zip(self.boxes, self.box_scores, scores, errors, strict=True)
             )
         ]
         if more:
-            rows.append(f'<tr><td colspan="4">and {more} more</td></tr>')
+            rows.append(f'<tr><td colspan="5">and {more} more</td></tr>')
         count = len(self) + more
         return (
             f"<table><caption>{count} face{'s' * (count != 1)}, {escape(self.layout.name)}</caption>"
-            "<tr><th>face</th><th>box</th><th>box score</th><th>mean landmark score</th></tr>"
+            "<tr><th>face</th><th>box</th><th>box score</th>"
+            "<th>landmark score</th><th>expected error, px</th></tr>"
             f"{''.join(rows)}</table>"
         )
 

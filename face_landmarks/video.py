@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from types import TracebackType
@@ -344,7 +344,7 @@ class _Track:
         points = face.landmarks[0]
         if self.smoother is not None:
             points = self.smoother(points, face.landmark_scores[0])
-        self.face = Faces(points[np.newaxis], face.landmark_scores, face.boxes, self.box_scores, face.layout)
+        self.face = replace(face, landmarks=points[np.newaxis], box_scores=self.box_scores)
 
 
 class Video:

@@ -123,7 +123,7 @@ def test_a_table_has_a_row_per_face(aligner, photos, tmp_path):
     ]
     expected = aligner.align(photos / "a.jpg")
     assert float(rows[0]["y_30"]) == pytest.approx(float(expected.landmarks[0, 30, 1]), abs=1e-3)
-    assert float(rows[0]["x1"]) == pytest.approx(267) and len(rows[0]) == 2 + 5 + 3 * 68
+    assert float(rows[0]["x1"]) == pytest.approx(267) and len(rows[0]) == 2 + 5 + 4 * 68
 
 
 def test_parquet_holds_the_same_table(aligner, photos, tmp_path):

@@ -32,9 +32,11 @@ def parsed(faces):
 def test_the_preview_has_a_row_for_each_face():
     faces = some_faces(3)
     rows = [[cell.text for cell in row] for row in parsed(faces).iter("tr")]
-    assert rows[0] == ["face", "box", "box score", "mean landmark score"] and len(rows) == 4
+    assert rows[0] == ["face", "box", "box score", "landmark score", "expected error, px"] and len(rows) == 4
     x0, y0, x1, y1 = faces.boxes[2]
-    assert rows[3] == ["2", f"({x0:.0f}, {y0:.0f}) to ({x1:.0f}, {y1:.0f})", "1.00", "0.50"]
+    assert rows[3] == ["2", f"({x0:.0f}, {y0:.0f}) to ({x1:.0f}, {y1:.0f})", "1.00", "0.50", "unknown"]
+    known = replace(faces, landmark_errors=np.full((3, 68), 1.25))
+    assert [row[-1].text for row in parsed(known).iter("tr")][1:] == ["1.2"] * 3
 
 
 def test_the_sketch_draws_every_part_of_every_face_to_scale():

@@ -70,7 +70,10 @@ class Stage:
         landmarks = np.array([self.shape + c for c in centres]).reshape(-1, 68, 2)
         scores = np.array([0.1 if p is None else 0.9 for p in people])
         boxes = boxes_from_landmarks(landmarks)
-        return Faces(landmarks, np.repeat(scores[:, None], 68, axis=1), boxes, np.ones(len(people)))
+        errors = np.full((len(people), 68), 1.5)
+        return Faces(
+            landmarks, np.repeat(scores[:, None], 68, axis=1), boxes, np.ones(len(people)), IBUG_68, errors
+        )
 
 
 def track(stage, frames, **options):
@@ -158,6 +161,14 @@ def test_black_frames_are_no_cuts_of_their_own():
     random = np.random.default_rng(0)
     frames = [random.integers(0, 4, (120, 400, 3), np.uint8) for _ in range(4)]
     assert [tracker.update(frame).cut for frame in frames] == [True, False, False, False]
+
+
+def test_scores_and_expected_errors_come_along():
+    stage = Stage()
+    tracker = FaceTracker(stage)
+    for place in (100, 101):
+        tracked = tracker.update(stage.frame({0: (place, 60)}))
+    assert (tracked.faces.landmark_errors == 1.5).all() and (tracked.faces.landmark_scores > 0.8).all()
 
 
 def test_no_face_has_every_axis():
