@@ -1,6 +1,7 @@
 """The official files of the six benchmarks: read as their authors wrote them, refused when damaged."""
 
 import dataclasses
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -23,8 +24,15 @@ from official_files import (
 from face_landmarks import read_image
 from face_landmarks.annotations import AnnotatedImage
 from face_landmarks.benchmarks import (
+    AFLW,
     BENCHMARKS,
+    CBSR_300W_LP,
+    COFW,
+    COFW_68,
+    IBUG_300W,
+    IBUG_300W_PRIVATE,
     TRAINING_SETS,
+    WFLW,
     WFLW_SUBSETS,
     face_boxes,
     get_benchmark,
@@ -337,3 +345,15 @@ def test_boxes_that_come_with_photos_have_an_area(boxes, message):
     with pytest.raises(InputError, match=message):
         AnnotatedImage(Path("a.jpg"), np.ones((1, 2, 2)), boxes)
     assert dataclasses.replace(AnnotatedImage(Path("a.jpg"), np.ones((1, 2, 2)))).boxes is None
+
+
+def test_the_page_has_every_value_command_and_place():
+    page = (Path(__file__).parents[1] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    table = page.partition("## Score and train")[0]
+    values = [float(row.split("|")[3]) for row in table.splitlines() if "not measured" in row]
+    assert values == [value for name in BENCHMARKS for value in published(name).values()]
+    for name in BENCHMARKS:
+        assert f"| `{name}` |" in page and f"`shr-fan-{name}`" in page
+    for source in (IBUG_300W, IBUG_300W_PRIVATE, CBSR_300W_LP, AFLW, COFW, COFW_68, WFLW):
+        for site in re.findall(r"https?://[^ ,]+", source.site):
+            assert site in page
