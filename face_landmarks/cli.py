@@ -29,6 +29,7 @@ from face_landmarks.benchmarks import BENCHMARKS, get_benchmark
 from face_landmarks.errors import FaceLandmarksError, ImageError, InputError
 from face_landmarks.evaluation import evaluate, evaluate_benchmark
 from face_landmarks.folders import align_folder
+from face_landmarks.hourglass import HourglassConfig, complexity
 from face_landmarks.plotting import draw_faces, save_ced
 from face_landmarks.video import FaceTracker, Video, VideoWriter
 from face_landmarks.weights import (
@@ -153,19 +154,25 @@ def _video(options: argparse.Namespace) -> int:
 
 def _models(options: argparse.Namespace) -> int:
     cards = [get_card(name) for name in list_models()]
+    costs = [complexity(HourglassConfig(**card.network)) for card in cards]
     if options.json:
-        print(json.dumps([card.to_dict() for card in cards], indent=1))
+        listed = [
+            {**card.to_dict(), "parameters": parameters, "multiply_adds": products}
+            for card, (parameters, products) in zip(cards, costs, strict=True)
+        ]
+        print(json.dumps(listed, indent=1))
         return 0
     aliases = {target: alias for alias, target in ALIASES.items()}
-    for card in cards:
+    for card, (parameters, products) in zip(cards, costs, strict=True):
         file = card.file
         place = "download" if file and file.urls else "embedded"
         size = f"{file.size / 1e6:.1f} MB" if file and file.size else "?"
         alias = f" (alias {aliases[card.name]})" if card.name in aliases else ""
-        print(f"{card.name}{alias}: {place}, {size}\n  {card.summary}\n  licence: {card.licence}")
+        cost = f"{parameters / 1e6:.2f} M parameters, {products / 1e9:.2f} GMAC a face"
+        print(f"{card.name}{alias}: {place}, {size}, {cost}\n  {card.summary}\n  licence: {card.licence}")
+        print(f"  data: {card.training_data}\n  made by: {card.command}")
         for benchmark, scores in card.scores.items():
-            listed = ", ".join(f"{name} {value}" for name, value in scores.items())
-            print(f"  {benchmark}: {listed}")
+            print(f"  {benchmark}: {', '.join(f'{name} {value}' for name, value in scores.items())}")
     return 0
 
 

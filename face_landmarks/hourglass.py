@@ -14,7 +14,7 @@ import copy
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -217,6 +217,24 @@ class StackedHourglass(nn.Module):
             x, heatmaps = stack(x)
             outputs.append(heatmaps)
         return outputs
+
+
+def complexity(config: HourglassConfig) -> tuple[int, int]:
+    """What a network of this shape weighs and costs: parameters, and multiply-adds of its convolutions."""
+    with torch.device("meta"):  # shapes without memory
+        network = StackedHourglass(config).eval()
+        crop = torch.empty(1, 3, config.crop_size, config.crop_size)
+    products = 0
+
+    def count(convolution: nn.Module, _: object, output: Tensor) -> None:
+        nonlocal products
+        products += output.numel() * cast(Tensor, convolution.weight)[0].numel()
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(count)
+    network(crop)
+    return sum(parameter.numel() for parameter in network.parameters()), products
 
 
 def _conv3x3(channels_in: int, channels_out: int) -> nn.Conv2d:

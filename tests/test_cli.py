@@ -93,6 +93,7 @@ def test_models_are_listed_with_licence_and_scores(capsys):
     assert run("models") == 0
     text = capsys.readouterr().out
     assert "shr-fan-68-fast" in text and "2dfan4: download" in text and "research only" in text
+    assert "23.82 M parameters, 25.24 GMAC a face" in text
     assert run("models", "--json") == 0
     names = [card["name"] for card in json.loads(capsys.readouterr().out)]
     assert names == sorted(names) and "shr-fan-68-fast" in names

@@ -8,6 +8,7 @@ from face_landmarks.errors import InputError
 from face_landmarks.hourglass import (
     HourglassConfig,
     StackedHourglass,
+    complexity,
     convert_fan_state_dict,
     fold_batch_norms,
 )
@@ -108,3 +109,9 @@ def test_gradients_reach_every_parameter():
 def test_a_network_that_cannot_be_built_says_why(change, message):
     with pytest.raises(InputError, match=message):
         HourglassConfig(**{**SMALL, **change})
+
+
+def test_complexity_counts_parameters_and_products():
+    parameters, products = complexity(HourglassConfig())
+    assert round(parameters / 1e6, 1) == 23.8  # FAN's, as published
+    assert products == 25_235_292_160  # torch.utils.flop_counter counts the same
