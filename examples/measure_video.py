@@ -82,6 +82,8 @@ def main() -> None:
     parser.add_argument("--quality", type=int, default=60, help="of JPEG (default: %(default)s)")
     parser.add_argument("--plot", help="draw a landmark over time here")
     options = parser.parse_args()
+    if options.frames < 2 * SETTLED:
+        parser.error(f"--frames: expected at least {2 * SETTLED}, got {options.frames}")
     if options.threads:
         torch.set_num_threads(options.threads)
     aligner, photo = FaceAligner(options.model, device=options.device), read_image(PHOTO)
