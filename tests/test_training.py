@@ -186,6 +186,17 @@ def test_another_configuration_does_not_resume(tmp_path):
         other.run(progress=False)
 
 
+def test_a_checkpoint_older_than_a_setting_goes_on_with_its_default(tmp_path):
+    trainer(tmp_path).run(progress=False)
+    path = tmp_path / "checkpoint.pt"
+    state = torch.load(path, weights_only=True)
+    del state["config"]["siamese_coordinate_weight"]
+    torch.save(state, path)
+    resumed = trainer(tmp_path)
+    resumed.resume()
+    assert resumed.step == TINY.steps
+
+
 def test_a_run_learns_the_faces_it_sees(tmp_path):
     config = dataclasses.replace(
         TINY,

@@ -117,6 +117,13 @@ class TrainConfig:
         return 2 if self.siamese_weight > 0 else 1
 
 
+def restore_config(values: dict[str, Any]) -> TrainConfig:
+    """The configuration a checkpoint was written with; settings younger than it have their defaults."""
+    network = HourglassConfig(**values["network"])
+    augment = AugmentConfig(**values["augment"])
+    return TrainConfig(**{**values, "network": network, "augment": augment})
+
+
 RECIPES: dict[str, TrainConfig] = {
     "shr-fan-68-fast": TrainConfig(
         network=HourglassConfig(stacks=1, features=96, depth=3, crop_size=128, heatmap_size=32, norm="after"),

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from face_landmarks.confidence import fit_calibration
 from face_landmarks.errors import InputError
-from face_landmarks.hourglass import HourglassConfig, StackedHourglass
-from face_landmarks.training.config import AugmentConfig, TrainConfig
+from face_landmarks.hourglass import StackedHourglass
+from face_landmarks.training.config import TrainConfig, restore_config
 from face_landmarks.training.data import FaceSet
 from face_landmarks.training.loop import predict
 from face_landmarks.weights import Calibration, ModelCard, save_weights
@@ -85,9 +85,10 @@ def export_model(
 
 
 def _calibrate(state: dict[str, Tensor], config: TrainConfig, validation: FaceSet) -> Calibration:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = StackedHourglass(config.network)
     network.load_state_dict(state, strict=True)
-    points, scores = predict(network.eval(), validation.pictures, config)
+    points, scores = predict(network.eval().to(device), validation.pictures.to(device), config)
     return fit_calibration(scores, (points - validation.landmarks).norm(dim=-1))
 
 
@@ -106,10 +107,3 @@ def _load_best(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise InputError(f"{folder}: expected a training run with a best.pt, got none")
     run: dict[str, Any] = torch.load(best, map_location="cpu", weights_only=True)
     return run
-
-
-def restore_config(values: dict[str, Any]) -> TrainConfig:
-    """The configuration a checkpoint was written with."""
-    network = HourglassConfig(**values["network"])
-    augment = AugmentConfig(**values["augment"])
-    return TrainConfig(**{**values, "network": network, "augment": augment})

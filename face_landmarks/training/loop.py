@@ -26,7 +26,7 @@ from face_landmarks.hourglass import StackedHourglass
 from face_landmarks.layouts import Layout, get_layout
 from face_landmarks.metrics import Normaliser, nme, normaliser, signed_error
 from face_landmarks.training.augment import Views, random_views
-from face_landmarks.training.config import TrainConfig
+from face_landmarks.training.config import TrainConfig, restore_config
 from face_landmarks.training.data import FaceSet
 from face_landmarks.training.losses import (
     coordinate_loss,
@@ -328,7 +328,7 @@ class Trainer:
         if not path.exists():
             return
         state = torch.load(path, map_location=self.device, weights_only=True)
-        if state["config"] != dataclasses.asdict(self.config):
+        if restore_config(state["config"]) != self.config:
             raise InputError(
                 f"{path}: expected a checkpoint of this configuration, got one of another; "
                 "choose an empty folder or the same settings"
