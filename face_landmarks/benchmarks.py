@@ -31,7 +31,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -44,7 +45,7 @@ from face_landmarks.annotations import AnnotatedImage, read_folder
 from face_landmarks.errors import AnnotationError, InputError
 from face_landmarks.geometry import boxes_from_landmarks
 from face_landmarks.layouts import AFLW_19, COFW_29, IBUG_68, WFLW_98, Layout
-from face_landmarks.matlab import cell_photos, read_mat
+from face_landmarks.matlab import CellPhoto, cell_photos, read_mat
 from face_landmarks.metrics import Normaliser
 
 Score = Literal["NME", "FR", "AUC"]
@@ -73,30 +74,73 @@ class Source:
     site: str
     tree: str
 
-    def find(self, root: Path, *places: str) -> Path:
-        """The first of these places that exists below root; the case of names does not matter.
 
-        Raises:
-            AnnotationError: none of them does.
-        """
+@dataclass(frozen=True)
+class _Files:
+    """A source below the folder the user named; every failure shows the site and the expected tree."""
+
+    source: Source
+    root: Path
+
+    def failure(self, problem: object) -> AnnotationError:
+        source = self.source
+        tree = "".join(f"\n    {line}" for line in source.tree.strip("\n").splitlines())
+        return AnnotationError(
+            f"{source.name}: {problem}\nExpected below {self.root}, from {source.site}:{tree}"
+        )
+
+    def find(self, *places: str) -> Path:
+        """The first of these places that exists; the case of names does not matter."""
         for place in places:
-            if (found := _below(root, place.split("/"))) is not None:
+            if (found := _below(self.root, place.split("/"))) is not None:
                 return found
-        raise self.failure(root, f"{' or '.join(places)} is missing")
+        raise self.failure(f"{' or '.join(places)} is missing")
 
-    def failure(self, root: Path, problem: object) -> AnnotationError:
-        """An error that says what was expected where."""
-        tree = "".join(f"\n    {line}" for line in self.tree.strip("\n").splitlines())
-        return AnnotationError(f"{self.name}: {problem}\nExpected below {root}, from {self.site}:{tree}")
-
-    def require(self, root: Path, photos: Iterable[Path]) -> None:
-        """Make sure that photos exist.
-
-        Raises:
-            AnnotationError: with their number and the first that does not.
-        """
+    def require(self, photos: Iterable[Path]) -> None:
+        """Make sure that photos exist."""
         if missing := [photo for photo in photos if not photo.is_file()]:
-            raise self.failure(root, f"{len(missing)} photos are missing, the first {missing[0]}")
+            raise self.failure(f"{len(missing)} photos are missing, the first {missing[0]}")
+
+    def pts_folder(self, folder: Path) -> list[AnnotatedImage]:
+        """Photos with .pts files of 68 points."""
+        with self.named():
+            samples = read_folder(folder)
+        for sample in samples:
+            if sample.landmarks.shape[1] != len(IBUG_68):
+                raise self.failure(f"{sample.image}: expected 68 points, got {sample.landmarks.shape[1]}")
+        return samples
+
+    def mat(self, path: Path, *names: str) -> list[NDArray[Any]]:
+        """Variables of a MATLAB file."""
+        with self.named():
+            return read_mat(path, *names)
+
+    def cells(self, path: Path, name: str) -> list[CellPhoto]:
+        """The photos in a cell array."""
+        with self.named():
+            return cell_photos(path, name)
+
+    def shaped(self, values: NDArray[Any], *shape: int) -> NDArray[np.float64]:
+        """Numbers of this shape, or as many in another."""
+        try:
+            return np.asarray(values, np.float64).reshape(shape)
+        except (TypeError, ValueError) as error:
+            raise self.failure(f"expected numbers of shape {shape}, got {np.shape(values)}") from error
+
+    def face(
+        self, image: Path | CellPhoto, landmarks: NDArray[Any], box: NDArray[Any] | None = None
+    ) -> AnnotatedImage:
+        """A photo with one face: landmarks (K, 2), box (4,)."""
+        with self.named(f"{image}: "):
+            return AnnotatedImage(image, landmarks[np.newaxis], None if box is None else box[np.newaxis])
+
+    @contextmanager
+    def named(self, before: str = "") -> Iterator[None]:
+        """Let what goes wrong inside be said with the source's site and tree."""
+        try:
+            yield
+        except InputError as error:
+            raise self.failure(f"{before}{error}") from error
 
 
 def _below(root: Path, names: Sequence[str]) -> Path | None:
@@ -205,21 +249,9 @@ class LabelledSet:
 
 def _300w(root: Path, *folders: str) -> list[AnnotatedImage]:
     """The photos of some folders, e.g. "helen/testset"; a part may be nested in a folder of its name."""
-    samples = []
+    files, samples = _Files(IBUG_300W, root), []
     for folder in folders:
-        place = IBUG_300W.find(root, f"{folder.split('/')[0]}/{folder}", folder)
-        samples += _pts_folder(IBUG_300W, root, place)
-    return samples
-
-
-def _pts_folder(source: Source, root: Path, folder: Path) -> list[AnnotatedImage]:
-    try:
-        samples = read_folder(folder)
-    except AnnotationError as error:
-        raise source.failure(root, error) from error
-    for sample in samples:
-        if sample.landmarks.shape[1] != len(IBUG_68):
-            raise source.failure(root, f"{sample.image}: expected 68 points, got {sample.landmarks.shape[1]}")
+        samples += files.pts_folder(files.find(f"{folder.split('/')[0]}/{folder}", folder))
     return samples
 
 
@@ -241,49 +273,47 @@ def _read_300w_test(root: Path) -> LabelledSet:
 
 
 def _read_300w_private(root: Path) -> LabelledSet:
-    samples = []
+    files, samples = _Files(IBUG_300W_PRIVATE, root), []
     for name in ("01_Indoor", "02_Outdoor"):
-        folder = IBUG_300W_PRIVATE.find(root, name, f"300W/{name}")
-        samples += _pts_folder(IBUG_300W_PRIVATE, root, folder)
+        samples += files.pts_folder(files.find(name, f"300W/{name}"))
     return _whole(samples)
 
 
 def _read_300w_lp(root: Path) -> list[AnnotatedImage]:
-    source, samples = CBSR_300W_LP, []
+    files, samples = _Files(CBSR_300W_LP, root), []
     for name in ("AFW", "HELEN", "IBUG", "LFPW"):
-        labels = source.find(root, f"300W_LP/landmarks/{name}", f"landmarks/{name}")
-        photos = sorted(labels.parents[1].joinpath(name).glob("*.jpg"))
+        labels = files.find(f"300W_LP/landmarks/{name}", f"landmarks/{name}")
+        folder = labels.parents[1] / name
+        photos = sorted(folder.glob("*.jpg"))
         if not photos:
-            raise source.failure(root, f"no photos in {labels.parents[1] / name}")
+            raise files.failure(f"no photos in {folder}")
         for photo in photos:
-            (points,) = _read_mat(source, root, labels / f"{photo.stem}_pts.mat", "pts_2d")
-            samples.append(_sample(source, root, photo, _reshape(source, root, points, 68, 2) - 1))
+            (points,) = files.mat(labels / f"{photo.stem}_pts.mat", "pts_2d")
+            samples.append(files.face(photo, files.shaped(points, 68, 2) - 1))
     return samples
 
 
 def _read_aflw(root: Path, *, train: bool) -> tuple[list[AnnotatedImage], NDArray[np.bool_]]:
     """One half of the split, and which of its faces show all their landmarks."""
-    path = AFLW.find(root, "AFLWinfo_release.mat")
-    names, data, boxes, visible, order = _read_mat(
-        AFLW, root, path, "nameList", "data", "bbox", "mask_new", "ra"
-    )
+    files = _Files(AFLW, root)
+    path = files.find("AFLWinfo_release.mat")
+    names, data, sides, mask, order = files.mat(path, "nameList", "data", "bbox", "mask_new", "ra")
     count = len(data)
-    landmarks = _reshape(AFLW, root, data, count, 2, 19).transpose(0, 2, 1)  # x x ... y y ... -> (M, 19, 2)
-    sides = _reshape(AFLW, root, boxes, count, 4)[:, [0, 2, 1, 3]]  # left right top bottom -> x0 y0 x1 y1
-    seen = np.all(_reshape(AFLW, root, visible, count, 19) != 0, axis=1)
-    first = count * 20000 // 24386  # 20000 of the whole
-    order = _reshape(AFLW, root, order, count).astype(int) - 1  # the split's shuffle, of MATLAB indices
+    landmarks = files.shaped(data, count, 2, 19).transpose(0, 2, 1)  # x x ... y y ... -> (M, 19, 2)
+    boxes = files.shaped(sides, count, 4)[:, [0, 2, 1, 3]]  # left right top bottom -> x0 y0 x1 y1
+    visible = np.all(files.shaped(mask, count, 19) != 0, axis=1)
+    order = files.shaped(order, count).astype(int) - 1  # the split's shuffle, in MATLAB's indices
     if sorted(order) != list(range(count)):
-        raise AFLW.failure(root, f"{path}: expected ra to be a permutation of 1 to {count}")
+        raise files.failure(f"{path}: expected ra to be a permutation of 1 to {count}")
+    first = count * 20000 // 24386  # 20000 of the whole
     chosen = order[:first] if train else order[first:]
-    photos = AFLW.find(root, "data/flickr", "flickr", "images", "aflw/data/flickr")
-    paths = [photos / str(np.ravel(names)[index].item()) for index in chosen]
-    AFLW.require(root, paths)
+    folder = files.find("data/flickr", "flickr", "images", "aflw/data/flickr")
+    photos = [folder / str(np.ravel(names)[index].item()) for index in chosen]
+    files.require(photos)
     samples = [
-        _sample(AFLW, root, path, landmarks[index], sides[index])
-        for path, index in zip(paths, chosen, strict=True)
+        files.face(photo, landmarks[index], boxes[index]) for photo, index in zip(photos, chosen, strict=True)
     ]
-    return samples, seen[chosen]
+    return samples, visible[chosen]
 
 
 def _read_aflw_train(root: Path) -> list[AnnotatedImage]:
@@ -296,20 +326,16 @@ def _read_aflw_test(root: Path) -> LabelledSet:
 
 
 def _read_cofw(root: Path, split: str, suffix: str) -> list[AnnotatedImage]:
-    path = COFW.find(root, f"COFW_{split}_color.mat", f"COFW_color/COFW_{split}_color.mat")
-    photos = _stored(COFW, root, path, f"Is{suffix}")
-    data, boxes = _read_mat(COFW, root, path, f"phis{suffix}", f"bboxes{suffix}")
-    count = len(photos)
-    shapes = (
-        _reshape(COFW, root, data, count, 3, 29)[:, :2].transpose(0, 2, 1) - 1
-    )  # x x ... y y ... hidden ...
-    rectangles = _reshape(COFW, root, boxes, count, 2, 2)  # x y, width height
+    files = _Files(COFW, root)
+    path = files.find(f"COFW_{split}_color.mat", f"COFW_color/COFW_{split}_color.mat")
+    photos = files.cells(path, f"Is{suffix}")
+    phis, bboxes = files.mat(path, f"phis{suffix}", f"bboxes{suffix}")
+    columns = files.shaped(phis, len(photos), 3, 29)  # x x ... y y ... hidden ...
+    landmarks = columns[:, :2].transpose(0, 2, 1) - 1  # (M, 29, 2)
+    rectangles = files.shaped(bboxes, len(photos), 2, 2)  # x y, width height
     corners = np.stack([rectangles[:, 0], rectangles.sum(axis=1)], axis=1) - 1  # (M, 2, 2)
-    raised = boxes_from_landmarks(corners)  # brows to chin, as tight as landmarks -> forehead to chin
-    return [
-        _sample(COFW, root, photo, shape, box)
-        for photo, shape, box in zip(photos, shapes, raised, strict=True)
-    ]
+    boxes = boxes_from_landmarks(corners)  # brows to chin, as tight as landmarks -> forehead to chin
+    return [files.face(*face) for face in zip(photos, landmarks, boxes, strict=True)]
 
 
 def _read_cofw_train(root: Path) -> list[AnnotatedImage]:
@@ -321,13 +347,12 @@ def _read_cofw_test(root: Path) -> LabelledSet:
 
 
 def _read_cofw68(root: Path) -> LabelledSet:
-    source = COFW_68
-    path = source.find(root, "COFW_test_color.mat", "COFW_color/COFW_test_color.mat")
-    folder = source.find(root, "test_annotations", "COFW68_Data/test_annotations")
-    samples = []
-    for index, photo in enumerate(_stored(source, root, path, "IsT")):
-        (points,) = _read_mat(source, root, folder / f"{index + 1}_points.mat", "Points")
-        samples.append(_sample(source, root, photo, _reshape(source, root, points, 68, 2) - 1))
+    files, samples = _Files(COFW_68, root), []
+    path = files.find("COFW_test_color.mat", "COFW_color/COFW_test_color.mat")
+    folder = files.find("test_annotations", "COFW68_Data/test_annotations")
+    for number, photo in enumerate(files.cells(path, "IsT"), 1):
+        (points,) = files.mat(folder / f"{number}_points.mat", "Points")
+        samples.append(files.face(photo, files.shaped(points, 68, 2) - 1))
     return _whole(samples)
 
 
@@ -336,31 +361,33 @@ WFLW_SUBSETS: Final = ("Large pose", "Expression", "Illumination", "Make-up", "O
 
 def _read_wflw(root: Path, split: str) -> tuple[list[AnnotatedImage], NDArray[np.bool_]]:
     """One half of the split, and (M, 6) which of its faces have which attribute."""
-    folder = "WFLW_annotations/list_98pt_rect_attr_train_test"
-    path = WFLW.find(root, f"{folder}/list_98pt_rect_attr_{split}.txt")
-    photos = WFLW.find(root, "WFLW_images")
-    numbers, names = [], []
-    try:
-        for row, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            *values, name = line.split(maxsplit=206)
-            if len(values) != 206:
-                raise WFLW.failure(root, f"{path}:{row}: expected 206 numbers and a photo, got {len(values)}")
-            numbers.append([float(value) for value in values])
-            names.append(name.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise WFLW.failure(root, f"{path}: expected a list of faces, got {error}") from error
-    except ValueError as error:
-        if isinstance(error, AnnotationError):
-            raise
-        raise WFLW.failure(root, f"{path}:{row}: expected numbers, got {error}") from error
-    table = _reshape(WFLW, root, np.array(numbers), len(names), 206)
-    paths = [photos / name for name in names]
-    WFLW.require(root, paths)
+    files = _Files(WFLW, root)
+    path = files.find(f"WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_{split}.txt")
+    folder = files.find("WFLW_images")
+    rows, photos = [], []
+    for number, line in enumerate(_lines(files, path), 1):
+        try:
+            *words, name = line.split(maxsplit=206)
+            rows.append(np.array(words, np.float64).reshape(206))
+        except ValueError as error:
+            raise files.failure(f"{path}:{number}: expected 206 numbers and a photo, got {error}") from error
+        photos.append(folder / name.strip())
+    files.require(photos)
     samples = [
-        _sample(WFLW, root, photo, values[:196].reshape(98, 2), values[196:200])
-        for photo, values in zip(paths, table, strict=True)
+        files.face(photo, row[:196].reshape(98, 2), row[196:200])
+        for photo, row in zip(photos, rows, strict=True)
     ]
-    return samples, table[:, 200:] == 1
+    return samples, np.array(rows)[:, 200:] == 1
+
+
+def _lines(files: _Files, path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise files.failure(f"{path}: expected a list of faces, got {error}") from error
+    if not lines:
+        raise files.failure(f"{path}: expected a list of faces, got an empty file")
+    return lines
 
 
 def _read_wflw_train(root: Path) -> list[AnnotatedImage]:
@@ -375,37 +402,6 @@ def _read_wflw_test(root: Path) -> LabelledSet:
 
 def _whole(samples: Sequence[AnnotatedImage]) -> LabelledSet:
     return LabelledSet(tuple(samples), {"Full": np.full(sum(len(s.landmarks) for s in samples), True)})
-
-
-def _sample(
-    source: Source, root: Path, image: Any, landmarks: NDArray[Any], box: NDArray[Any] | None = None
-) -> AnnotatedImage:
-    """A photo with one face."""
-    try:
-        return AnnotatedImage(image, landmarks[np.newaxis], None if box is None else box[np.newaxis])
-    except InputError as error:
-        raise source.failure(root, f"{image}: {error}") from error
-
-
-def _read_mat(source: Source, root: Path, path: Path, *names: str) -> list[NDArray[Any]]:
-    try:
-        return read_mat(path, *names)
-    except AnnotationError as error:
-        raise source.failure(root, error) from error
-
-
-def _stored(source: Source, root: Path, path: Path, name: str) -> list[Any]:
-    try:
-        return list(cell_photos(path, name))
-    except AnnotationError as error:
-        raise source.failure(root, error) from error
-
-
-def _reshape(source: Source, root: Path, values: NDArray[Any], *shape: int) -> NDArray[np.float64]:
-    try:
-        return np.asarray(values, np.float64).reshape(shape)
-    except (TypeError, ValueError) as error:
-        raise source.failure(root, f"expected numbers of shape {shape}, got {values.shape}") from error
 
 
 # --- Protocols --------------------------------------------------------------------------------

@@ -238,7 +238,9 @@ def save(path, **variables):
         ("cofw68", lambda root: save(root / POINTS_68, Occ=[1]), "Points is missing"),
         ("wflw", lambda root: rewrite(root / WFLW_TEST, "0--Parade", "9--Parade"), "3 photos are missing"),
         ("wflw", lambda root: (root / WFLW_TEST).write_text("1 2 3 a.jpg\n"), "txt:1: expected 206 numbers"),
-        ("wflw", lambda root: rewrite(root / WFLW_TEST, ".", "x"), "txt:1: expected numbers"),
+        ("wflw", lambda root: (root / WFLW_TEST).write_text("\n"), "txt:1: expected 206 numbers"),
+        ("wflw", lambda root: (root / WFLW_TEST).write_text(""), "got an empty file"),
+        ("wflw", lambda root: rewrite(root / WFLW_TEST, ".", "x"), "txt:1: expected 206 numbers"),
         ("wflw", lambda root: (root / WFLW_TEST).write_bytes(b"\xff\xfe\xff"), "expected a list of faces"),
     ],
 )
