@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from face_landmarks import Video, VideoWriter, read_image
+from face_landmarks import FaceAligner, Video, VideoWriter, read_image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PHOTO = EXAMPLES / "data" / "astronaut.jpg"
@@ -39,3 +39,14 @@ def test_bring_your_own_detector_finds_the_face_or_none(tmp_path, monkeypatch, c
     cv2.imwrite(str(tmp_path / "gray.png"), np.full((60, 80), 128, np.uint8))
     run("bring_your_own_detector.py", tmp_path / "gray.png", monkeypatch=monkeypatch)
     assert "0 faces" in capsys.readouterr().out
+
+
+def test_the_benchmark_times_every_stage_and_counts_the_work_of_a_face():
+    benchmark = runpy.run_path(str(EXAMPLES / "benchmark.py"))
+    aligner = FaceAligner(detector=None, device="cpu")
+    operations, megabytes = benchmark["cost"](aligner)
+    assert 0.29 < operations < 0.31 and megabytes > 10
+    times = benchmark["stages"](aligner, 2, benchmark["Clock"](aligner.device, 0))
+    assert list(times) == ["crop", "network", "decode", "boxes to landmarks"]
+    assert all(len(values) >= 5 and min(values) > 0 for values in times.values())
+    assert benchmark["crowd"](64).shape == (192, 256, 3)
