@@ -204,6 +204,8 @@ class FaceAligner:
             model = load_model(model, sha256=sha256)
         self.card = model.card
         self.layout: Layout = get_layout(model.card.layout)
+        if refine and not _tells_its_box(self.layout):
+            raise InputError(f"refine: expected a layout with the line of the jaw, got {self.layout.name}")
         network = copy.deepcopy(model.network).eval().requires_grad_(False)  # the caller's stays as it is
         self.network: nn.Module | RuntimeNetwork
         if backend == "torch":
@@ -365,7 +367,7 @@ class FaceAligner:
         for turned, roll in ((lying, math.pi / 2), (boxes, math.pi), (lying, -math.pi / 2)):
             look = self._look_again(look, doubtful, photos, turned, torch.full((len(boxes),), roll))
 
-        if self.refine or len(doubtful):
+        if (self.refine or len(doubtful)) and _tells_its_box(self.layout):
             upright, rolls = upright_boxes(look.landmarks, self.layout.eyes)
             shaped = _sides(upright) > _SMALLEST_FACE * _sides(boxes)  # landmarks in a heap have no box
             chosen = everyone if self.refine else doubtful
@@ -429,6 +431,11 @@ class FaceAligner:
         offset = torch.zeros_like(points)
         offset[..., 0] = self.card.lean * inter_ocular.unsqueeze(1)
         return points + offset
+
+
+def _tells_its_box(layout: Layout) -> bool:
+    """Whether landmarks reach from jaw to eyebrows, as `boxes_from_landmarks` needs them."""
+    return "jaw" in layout.groups
 
 
 def _choose_device(device: str | torch.device | None) -> torch.device:

@@ -102,7 +102,7 @@ def quarter_turned(boxes: Tensor) -> Tensor:
 
 
 def upright_boxes(landmarks: Tensor, eyes: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Face boxes from 68-point landmarks, turned as the faces are.
+    """Face boxes from landmarks that reach from jaw to eyebrows, turned as the faces are.
 
     Two directions tell how a face is turned: from its right eye to its left, and from its eyes to
     its middle. In profile the first is short, for a face that looks up or down the second; their

@@ -152,7 +152,7 @@ def test_the_number_of_threads_changes_nothing(aligner, photo, face, threads):
 def test_repeated_calls_are_equal_to_the_last_bit(aligner, photo, face):
     for _ in range(3):
         again = aligner.align(photo)
-        for name in ("landmarks", "landmark_scores", "boxes", "box_scores"):
+        for name in ("landmarks", "landmark_scores", "landmark_errors", "boxes", "box_scores"):
             np.testing.assert_array_equal(getattr(again, name), getattr(face, name))
 
 
@@ -205,13 +205,38 @@ def test_landmarks_follow_a_tilt(aligner, photo, face, degrees, bound):
 
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])
-def test_scores_tell_a_face_that_lies_or_stands_on_its_head(aligner, photo, face, quarters):
-    turned = np.ascontiguousarray(np.rot90(photo, quarters))
-    corners = face.boxes.reshape(2, 2)
-    for _ in range(quarters):
-        corners = np.stack([corners[:, 1], SIZE - 1 - corners[:, 0]], axis=1)
+def test_landmarks_follow_a_face_that_lies_or_stands_on_its_head(aligner, photo, face, quarters):
+    def turn(points):
+        for _ in range(quarters):
+            points = np.stack([points[..., 1], SIZE - 1 - points[..., 0]], axis=-1)
+        return points
+
+    corners = turn(face.boxes.reshape(2, 2))
     box = [*corners.min(axis=0), *corners.max(axis=0)]
-    assert aligner.align(turned, [box]).landmark_scores.mean() < 0.5
+    turned = aligner.align(np.ascontiguousarray(np.rot90(photo, quarters)), [box])
+    inter_ocular = np.linalg.norm(face.landmarks[0, 45] - face.landmarks[0, 36])
+    distance = np.linalg.norm(turned.landmarks - turn(face.landmarks), axis=2)
+    assert 100 * distance.mean() / inter_ocular < 1
+    assert turned.landmark_scores.mean() > 0.8
+
+
+@pytest.mark.parametrize("degrees", [-75, -60, 60, 75])
+def test_landmarks_follow_a_strong_tilt(aligner, photo, face, degrees):
+    turn = cv2.getRotationMatrix2D(face.landmarks[0].mean(axis=0).tolist(), degrees, 1)
+    turned = cv2.warpAffine(photo, turn, (SIZE, SIZE), borderMode=cv2.BORDER_REPLICATE)
+    landmarks = aligner.align(turned, face.boxes).landmarks  # the box does not tell of the tilt
+    back = (landmarks - turn[:, 2]) @ np.linalg.inv(turn[:, :2]).T
+    assert error(back, face) < 2
+
+
+def test_a_second_look_mends_what_a_bad_box_spoilt(aligner, photo, face):
+    refining = FaceAligner(device="cpu", detector=None, refine=True)
+    x0, y0, x1, y1 = face.boxes[0]
+    width, height = x1 - x0, y1 - y0
+    bad = [(x0 + 0.15 * width, y0 - 0.12 * height, x1 + 0.15 * width, y1 - 0.12 * height)]
+    once, twice = (error(a.align(photo, bad).landmarks, face) for a in (aligner, refining))
+    assert twice < 0.7 * once
+    np.testing.assert_array_equal(refining.align(photo, bad).boxes, np.float32(bad))  # as they were given
 
 
 # --- threads and processes ----------------------------------------------------------------------
