@@ -263,11 +263,11 @@ def _pyramid(image: NDArray[np.uint8], scale: float, factor: float) -> Iterator[
 
 
 def _round_up(count: int) -> int:
-    """The next of 8 numbers to each doubling.
+    """The next of 4 numbers to each doubling.
 
     oneDNN keeps a program for every shape it ever saw; so there are few.
     """
-    step = 1 << max(0, count.bit_length() - 4)
+    step = 1 << max(0, count.bit_length() - 3)
     return -(-count // step) * step
 
 
