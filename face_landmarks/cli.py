@@ -33,7 +33,6 @@ from face_landmarks.hourglass import HourglassConfig, complexity
 from face_landmarks.plotting import draw_faces, save_ced
 from face_landmarks.video import FaceTracker, Video, VideoWriter
 from face_landmarks.weights import (
-    ALIASES,
     cache_folder,
     cached_files,
     clear_cache,
@@ -162,14 +161,12 @@ def _models(options: argparse.Namespace) -> int:
         ]
         print(json.dumps(listed, indent=1))
         return 0
-    aliases = {target: alias for alias, target in ALIASES.items()}
     for card, (parameters, products) in zip(cards, costs, strict=True):
         file = card.file
         place = "download" if file and file.urls else "embedded"
         size = f"{file.size / 1e6:.1f} MB" if file and file.size else "?"
-        alias = f" (alias {aliases[card.name]})" if card.name in aliases else ""
         cost = f"{parameters / 1e6:.2f} M parameters, {products / 1e9:.2f} GMAC a face"
-        print(f"{card.name}{alias}: {place}, {size}, {cost}\n  {card.summary}\n  licence: {card.licence}")
+        print(f"{card.name}: {place}, {size}, {cost}\n  {card.summary}\n  licence: {card.licence}")
         print(f"  data: {card.training_data}\n  made by: {card.command}")
         for benchmark, scores in card.scores.items():
             print(f"  {benchmark}: {', '.join(f'{name} {value}' for name, value in scores.items())}")
@@ -250,7 +247,13 @@ def _train(words: list[str]) -> int:
 
 
 def _aligner(options: argparse.Namespace) -> FaceAligner:
-    return FaceAligner(options.model, device=options.device, flip=options.flip)
+    return FaceAligner(
+        options.model,
+        device=options.device,
+        flip=options.flip,
+        refine=options.refine,
+        backend=options.backend,
+    )
 
 
 def _write_picture(path: Path, picture: Any) -> None:
@@ -284,6 +287,22 @@ def _positive(text: str) -> int:
     return number
 
 
+def _model_options(model: str) -> argparse.ArgumentParser:
+    """What the commands that look for landmarks have in common."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--model", default=model, help="name or weights file (default: %(default)s)")
+    parser.add_argument("--device", help="cpu, cuda, ...; the best present if not given")
+    parser.add_argument("--flip", action="store_true", help="average with the mirror: slower, more accurate")
+    parser.add_argument("--refine", action="store_true", help="look twice, at a better crop the second time")
+    parser.add_argument(
+        "--backend",
+        choices=("torch", "onnxruntime", "openvino"),
+        default="torch",
+        help="what runs the network (default: %(default)s)",
+    )
+    return parser
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="face-landmarks", description="Facial landmarks that are accurate below the pixel."
@@ -291,10 +310,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
 
-    model = argparse.ArgumentParser(add_help=False)
-    model.add_argument("--model", default="shr-fan-68", help="name or weights file (default: %(default)s)")
-    model.add_argument("--device", help="cpu, cuda, ...; the best present if not given")
-    model.add_argument("--flip", action="store_true", help="average with the mirror: slower, more accurate")
+    model, quick = _model_options("shr-fan-68"), _model_options("shr-fan-68-fast")
 
     align = commands.add_parser("align", parents=[model], help="find the landmarks of photos")
     align.add_argument("photos", nargs="+", metavar="PHOTO")
@@ -308,7 +324,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     align.set_defaults(run=_align)
 
-    video = commands.add_parser("video", parents=[model], help="follow the faces of a video or a camera")
+    video = commands.add_parser("video", parents=[quick], help="follow the faces of a video or a camera")
     video.add_argument("video", metavar="VIDEO", help="a file, a URL, or the number of a camera")
     video.add_argument("--draw", metavar="FILE", help="draw the faces into this video, e.g. out.mp4")
     video.add_argument(

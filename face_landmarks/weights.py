@@ -40,7 +40,6 @@ if TYPE_CHECKING:  # torch is imported when weights are read; cards and files do
     from torch import Tensor
 
 __all__ = [
-    "ALIASES",
     "CachedFile",
     "Calibration",
     "ModelCard",
@@ -190,8 +189,6 @@ def _from_dict(kind: type[_Card], values: Mapping[str, Any]) -> _Card:
 
 # --- Registry ---------------------------------------------------------------------------------
 
-ALIASES: Mapping[str, str] = {"shr-fan-68": "shr-fan-68-fast"}
-
 # Classic FAN targets are Gaussians of 1.75 cells, read well by the default decoder.
 #
 # The offset is DERIVED, NOT MEASURED: no face has been scored with it. Training read one-based
@@ -235,7 +232,7 @@ _FAN = ModelCard(
 
 
 def list_models() -> list[str]:
-    """Names of all models, without aliases; `get_card` tells more of each."""
+    """Names of all models; `get_card` tells more of each."""
     return sorted(_registry())
 
 
@@ -245,16 +242,16 @@ def embedded_models() -> list[str]:
 
 
 def get_card(name: str) -> ModelCard:
-    """The card of a model, by its name or an alias.
+    """The card of a model, by its name.
 
     Raises:
         UnknownModelError: no model has this name.
     """
     cards = _registry()
     try:
-        return cards[ALIASES.get(name, name)]
+        return cards[name]
     except KeyError:
-        known = sorted({*cards, *(alias for alias, target in ALIASES.items() if target in cards)})
+        known = sorted(cards)
         close = difflib.get_close_matches(name, known, n=1)
         guess = f" (did you mean {close[0]!r}?)" if close else ""
         raise UnknownModelError(
@@ -291,7 +288,7 @@ def load_weights(
     """A model's card and state dict, on the CPU, from wherever they can be had.
 
     Args:
-        model: a name or alias; a local file (.safetensors with its card inside, or a .pth, .pt
+        model: a name; a local file (.safetensors with its card inside, or a .pth, .pt
             or .pth.tar state dict with the keys of FAN); or an https URL of such a file.
         sha256: full hash the file must have; required for a URL.
         progress: show a bar on stderr while downloading; by default if stderr is a terminal.

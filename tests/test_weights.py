@@ -147,16 +147,7 @@ def test_the_published_fan_is_known_by_its_full_hash() -> None:
     assert all(url.startswith("https://") and url.endswith(file.name) for url in file.urls)
 
 
-def test_aliases_lead_to_models() -> None:
-    models = weights.list_models()
-    if not weights.embedded_models():
-        pytest.skip("no model is embedded in this checkout")
-    for alias, target in weights.ALIASES.items():
-        assert alias not in models
-        assert weights.get_card(alias) == weights.get_card(target)
-
-
-def test_an_alias_is_offered_only_when_its_model_is_there(pretrained: Path) -> None:
+def test_an_embedded_model_is_known_only_when_it_is_there(pretrained: Path) -> None:
     with pytest.raises(UnknownModelError) as caught:
         weights.get_card("shr-fan-68")
     assert "expected one of 2dfan4, a weights file" in str(caught.value)
