@@ -22,6 +22,7 @@ from face_landmarks.hourglass import HourglassConfig, StackedHourglass
 
 PHOTO = Path(__file__).parents[1] / "examples" / "data" / "astronaut.jpg"
 BOXES = [[178, 59, 267, 175], [170, 50, 280, 190], [190, 70, 260, 170]]
+MODEL = "shr-fan-68-fast"
 RUNTIMES = ["onnxruntime", "openvino"]
 
 
@@ -63,15 +64,15 @@ def test_both_forms_of_the_network_give_the_heatmaps_of_torch(runtime, norm):
 
 
 def test_landmarks_and_scores_are_those_of_torch(runtime):
-    expected = FaceAligner(detector=None).align(PHOTO, BOXES)
-    found = FaceAligner(detector=None, backend=runtime).align(PHOTO, BOXES)
+    expected = FaceAligner(MODEL, detector=None).align(PHOTO, BOXES)
+    found = FaceAligner(MODEL, detector=None, backend=runtime).align(PHOTO, BOXES)
     np.testing.assert_allclose(found.landmarks, expected.landmarks, atol=1e-3)
     np.testing.assert_allclose(found.landmark_scores, expected.landmark_scores, atol=1e-4)
 
 
 def test_flipping_refining_and_heatmaps_work_on_any_backend(runtime):
     options = {"detector": None, "flip": True, "refine": True}
-    expected, other = FaceAligner(**options), FaceAligner(**options, backend=runtime)
+    expected, other = FaceAligner(MODEL, **options), FaceAligner(MODEL, **options, backend=runtime)
     np.testing.assert_allclose(
         other.get_landmarks(PHOTO, BOXES), expected.get_landmarks(PHOTO, BOXES), atol=1e-3
     )
@@ -82,19 +83,21 @@ def test_flipping_refining_and_heatmaps_work_on_any_backend(runtime):
 
 def test_openvino_in_bfloat16_moves_landmarks_by_less_than_a_pixel():
     pytest.importorskip("openvino")
-    expected = FaceAligner(detector=None).get_landmarks(PHOTO, BOXES)
-    found = FaceAligner(detector=None, backend="openvino", dtype=torch.bfloat16).get_landmarks(PHOTO, BOXES)
+    expected = FaceAligner(MODEL, detector=None).get_landmarks(PHOTO, BOXES)
+    found = FaceAligner(MODEL, detector=None, backend="openvino", dtype=torch.bfloat16).get_landmarks(
+        PHOTO, BOXES
+    )
     assert np.abs(found - expected).max() < 1  # of a face 90 pixels wide
 
 
 def test_a_compiled_network_can_be_pickled_and_copied(runtime, crops):
-    network = RuntimeNetwork(load_model().network, runtime)
+    network = RuntimeNetwork(load_model(MODEL).network, runtime)
     for copied in (pickle.loads(pickle.dumps(network)), copy.deepcopy(network)):
         torch.testing.assert_close(copied(crops), network(crops))
 
 
 def test_threads_share_a_compiled_network(runtime, crops):
-    network = RuntimeNetwork(load_model().network, runtime)
+    network = RuntimeNetwork(load_model(MODEL).network, runtime)
     batches = [crops[:1], crops[1:], crops] * 3
     alone = [network(batch) for batch in batches]
     with ThreadPoolExecutor(3) as pool:
@@ -105,7 +108,7 @@ def test_threads_share_a_compiled_network(runtime, crops):
 FORK = """
 import multiprocessing, sys, torch
 from face_landmarks import FaceAligner
-aligner = FaceAligner(detector=None, backend=sys.argv[1])
+aligner = FaceAligner("shr-fan-68-fast", detector=None, backend=sys.argv[1])
 boxes = [[178, 59, 267, 175]]
 before = aligner.get_landmarks(sys.argv[2], boxes)
 def child(queue):
@@ -163,7 +166,7 @@ def test_layers_it_does_not_know_are_named(layer):
 )
 def test_what_no_backend_can_do_is_refused(options, message):
     with pytest.raises(InputError, match=message):
-        FaceAligner(detector=None, **options)
+        FaceAligner(MODEL, detector=None, **options)
 
 
 @pytest.mark.parametrize(("backend", "extra"), [("onnxruntime", "onnx"), ("openvino", "openvino")])
@@ -171,12 +174,12 @@ def test_a_backend_that_is_not_installed_names_its_extra(backend, extra, monkeyp
     pytest.importorskip("onnx")
     monkeypatch.setitem(sys.modules, backend, None)  # import fails
     with pytest.raises(MissingDependencyError, match=rf"pip install 'face-landmarks\[{extra}\]'"):
-        FaceAligner(detector=None, backend=backend)
+        FaceAligner(MODEL, detector=None, backend=backend)
 
 
 def test_the_caller_keeps_his_network_and_only_torch_exports(tmp_path):
     pytest.importorskip("onnxruntime")
-    model = load_model()
+    model = load_model(MODEL)
     before = copy.deepcopy(model.network.state_dict())
     aligner = FaceAligner(LandmarkModel(model.card, model.network), detector=None, backend="onnxruntime")
     aligner.align(read_image(PHOTO), BOXES)
