@@ -4,7 +4,10 @@ r"""Put a trained run into the package: weights in half precision, with a card o
         --training-data "..." --command "..." --crops 300w/crops/val --photos 300w/photos/val
 
 The scores are those of the very file that is written: it is exported, loaded as a user would
-load it, and evaluated on both folders; then the card is written beside it.
+load it, and evaluated on both folders; then the card is written beside it. Without a run, the embedded
+model of that name is measured and calibrated again, and only its card is written:
+
+    python examples/embed_model.py --name shr-fan-68-fast --crops 300w/crops/val --photos 300w/photos/val
 """
 
 from __future__ import annotations
@@ -15,11 +18,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import face_landmarks
-from face_landmarks import FaceAligner
+from face_landmarks import FaceAligner, ModelCard
+from face_landmarks.aligner import load_model
 from face_landmarks.annotations import read_folder
 from face_landmarks.evaluation import BoxSource, evaluate
+from face_landmarks.hourglass import HourglassConfig
+from face_landmarks.training.config import TrainConfig
 from face_landmarks.training.data import load_faces
-from face_landmarks.training.export import export_model, load_config
+from face_landmarks.training.export import calibrate, export_model, load_config
+from face_landmarks.weights import get_card
 
 PRETRAINED = Path(face_landmarks.__file__).parent / "pretrained"
 
@@ -42,28 +49,35 @@ def measure(path: Path, folder: str, boxes: BoxSource) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("run", help="folder of the training run")
-    for text in ("--name", "--summary", "--training-data", "--command", "--crops", "--photos"):
+    parser.add_argument("run", nargs="?", help="folder of the training run")
+    for text in ("--summary", "--training-data", "--command"):
+        parser.add_argument(text, default="", help="for the card of a run")
+    for text in ("--name", "--crops", "--photos"):
         parser.add_argument(text, required=True)
     parser.add_argument("--out", type=Path, default=PRETRAINED, help="the package's pretrained folder")
     options = parser.parse_args()
-
     path = options.out / f"{options.name}.safetensors"
-    config = load_config(options.run)
-    card = export_model(
-        options.run,
-        path,
-        name=options.name,
-        summary=options.summary,
-        training_data=options.training_data,
-        command=options.command,
-        validation=load_faces(
-            options.crops,
-            crop_size=config.network.crop_size,
-            crop_scale=config.crop_scale,
-            crop_shift=config.crop_shift,
-        ),
+
+    config = load_config(options.run) if options.run else config_of(get_card(options.name))
+    faces = load_faces(
+        options.crops,
+        crop_size=config.network.crop_size,
+        crop_scale=config.crop_scale,
+        crop_shift=config.crop_shift,
     )
+    if options.run:
+        card = export_model(
+            options.run,
+            path,
+            name=options.name,
+            summary=options.summary,
+            training_data=options.training_data,
+            command=options.command,
+            validation=faces,
+        )
+    else:
+        network = load_model(options.name).network
+        card = replace(get_card(options.name), calibration=calibrate(network, config, faces))
     scores = {
         "validation crops, true boxes": measure(path, options.crops, "truth"),
         "validation photos, MTCNN boxes": measure(path, options.photos, "detector"),
@@ -73,6 +87,17 @@ def main() -> None:
     text = json.dumps(card.to_dict(), indent=2) + "\n"
     path.with_suffix(".json").write_text(text, encoding="utf-8")
     print(text)
+
+
+def config_of(card: ModelCard) -> TrainConfig:
+    """As much of a model's configuration as its card tells."""
+    return TrainConfig(
+        network=HourglassConfig(**card.network),
+        crop_scale=card.crop_scale,
+        crop_shift=card.crop_shift,
+        window=card.window,
+        temperature=card.temperature,
+    )
 
 
 if __name__ == "__main__":

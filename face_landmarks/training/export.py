@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import nn
 
 from face_landmarks.confidence import fit_calibration
 from face_landmarks.errors import InputError
@@ -60,6 +60,8 @@ def export_model(
     """
     run = _load_best(folder)
     config = restore_config(run["config"])
+    network = StackedHourglass(config.network)
+    network.load_state_dict(run["average"], strict=True)
     card = ModelCard(
         name=name,
         summary=summary,
@@ -76,7 +78,7 @@ def export_model(
         training_data=training_data,
         command=command,
         scores=scores or {},
-        calibration=None if validation is None else _calibrate(run["average"], config, validation),
+        calibration=None if validation is None else calibrate(network, config, validation),
     )
     state = {
         key: value.to(dtype) if value.is_floating_point() else value for key, value in run["average"].items()
@@ -84,10 +86,9 @@ def export_model(
     return save_weights(path, state, card)
 
 
-def _calibrate(state: dict[str, Tensor], config: TrainConfig, validation: FaceSet) -> Calibration:
+def calibrate(network: nn.Module, config: TrainConfig, validation: FaceSet) -> Calibration:
+    """Fit the expected errors of a network on held-out faces, one crop wide."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = StackedHourglass(config.network)
-    network.load_state_dict(state, strict=True)
     points, scores = predict(network.eval().to(device), validation.pictures.to(device), config)
     return fit_calibration(scores, (points - validation.landmarks).norm(dim=-1))
 
