@@ -3,11 +3,12 @@
     pip install atheris
     python examples/fuzz.py image --seconds 1800
     python examples/fuzz.py pts --seconds 600
+    python examples/fuzz.py mat --seconds 600
 
-With atheris (libFuzzer for Python) the bytes are steered by the coverage of this package's and
-Pillow's Python code; without it hypothesis edits the seeds. Every input that is read must also obey
-the reader's promises: shape, type, `max_pixels`, the same again when read again. A finding ends the
-run with exit code 1 and is written beside the working corpus; `--only FILE` repeats it.
+With atheris (libFuzzer for Python) the bytes are steered by the coverage of this package's, Pillow's and
+SciPy's Python code; without it hypothesis edits the seeds. Every input that is read must also obey the
+reader's promises: shape, type, `max_pixels`, the same again when read again. A finding ends the run
+with exit code 1 and is written beside the working corpus; `--only FILE` repeats it.
 
 The seeds are in examples/fuzz_corpus, one folder per reader: small files of every format that Pillow
 writes, under their names, and inputs of earlier runs that reached new code, under their SHA-1.
@@ -23,6 +24,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +66,21 @@ def check_pts(data: bytes) -> None:
     assert np.array_equal(points, read_pts(path)) or np.abs(points - read_pts(path)).max() < 1e-5
 
 
-CHECKS: dict[str, Callable[[bytes], None]] = {"image": check_image, "pts": check_pts}
+def check_mat(data: bytes) -> None:
+    """Read a variable of a MATLAB file of either kind, or be told that there is none."""
+    from face_landmarks.errors import AnnotationError
+    from face_landmarks.matlab import read_mat
+
+    path = Path(tempfile.gettempdir()) / "fuzz.mat"
+    path.write_bytes(data)
+    try:
+        (points,) = read_mat(path, "pts_2d")
+    except AnnotationError:
+        return
+    assert isinstance(points, np.ndarray), type(points)
+
+
+CHECKS: dict[str, Callable[[bytes], None]] = {"image": check_image, "pts": check_pts, "mat": check_mat}
 
 
 def run_atheris(target: str, arguments: list[str]) -> None:
@@ -72,11 +88,12 @@ def run_atheris(target: str, arguments: list[str]) -> None:
     import atheris
 
     warnings.simplefilter("ignore")  # Pillow's, about the damage it meets
-    with atheris.instrument_imports(include=["PIL", "face_landmarks.images", "face_landmarks.annotations"]):
+    readers = ["face_landmarks.images", "face_landmarks.annotations", "face_landmarks.matlab"]
+    with atheris.instrument_imports(include=["PIL", "scipy.io", *readers]):
         from PIL import Image
 
-        import face_landmarks.annotations
-        import face_landmarks.images  # noqa: F401
+        for reader in readers:
+            import_module(reader)
 
         Image.init()
     atheris.Setup([sys.argv[0], *arguments], CHECKS[target])
