@@ -124,16 +124,16 @@ class MTCNN:
 
     def _detect(self, image: NDArray[np.uint8]) -> tuple[Boxes, NDArray[np.float32]]:
         """The cascade: edges (N, 4) and scores (N,)."""
-        edges, scores = self._scan(image)
-        edges, scores = self._judge(self._refine, image, edges, 24, self.thresholds[1])
-        keep = _suppress(edges, scores, 0.7)
-        edges, scores = self._judge(self._decide, image, edges[keep], 48, self.thresholds[2])
+        edges = self._scan(image)
+        squares, edges, scores = self._judge(self._refine, image, edges, 24, self.thresholds[1])
+        edges = edges[_suppress(squares, scores, 0.7)]
+        _, edges, scores = self._judge(self._decide, image, edges, 48, self.thresholds[2])
         keep = _suppress_nested(edges, scores, 0.7)
         return edges[keep], scores[keep]
 
-    def _scan(self, image: NDArray[np.uint8]) -> tuple[Boxes, NDArray[np.float32]]:
-        """What may be a face, at every place and size: edges (N, 4) and scores (N,)."""
-        found = [(np.empty((0, 4)), np.empty(0, np.float32))]
+    def _scan(self, image: NDArray[np.uint8]) -> Boxes:
+        """Edges (N, 4) of what may be a face, at every place and size."""
+        found = [(np.empty((0, 4)), np.empty((0, 4)), np.empty(0, np.float32))]
         for level in _pyramid(image, _CELL / self.min_face_size, self.factor):
             height, width = level.shape[:2]
             canvas = np.zeros((_round_up(height), _round_up(width), 3), np.uint8)
@@ -142,24 +142,24 @@ class MTCNN:
             scores = scores[0, : height // 2 - 5, : width // 2 - 5]  # of cells within the level
             rows, columns = (scores >= self.thresholds[0]).nonzero(as_tuple=True)
             corner = 2.0 * torch.stack((columns, rows), dim=1)  # (n, 2)
-            cells = torch.cat((corner, corner + _CELL), dim=1)
-            edges = _to_numpy(cells + _CELL * corrections[0, :, rows, columns].T)
-            edges *= np.tile(np.divide(image.shape[1::-1], (width, height)), 2)
+            # As the published cascade counts: a cell begins with its second pixel.
+            cells = torch.cat((corner + 1, corner + _CELL), dim=1)
+            edges = cells + (_CELL - 1) * corrections[0, :, rows, columns].T
             level_scores = scores[rows, columns].cpu().numpy()
-            keep = _suppress(edges, level_scores, 0.5)
-            found.append((edges[keep], level_scores[keep]))
-        edges, all_scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        keep = _suppress(edges, all_scores, 0.7)
-        return edges[keep], all_scores[keep]
+            keep = _suppress(_to_numpy(cells), level_scores, 0.5)
+            zoom = np.tile(np.divide(image.shape[1::-1], (width, height)), 2)
+            found.append((_to_numpy(cells)[keep] * zoom, _to_numpy(edges)[keep] * zoom, level_scores[keep]))
+        all_cells, all_edges, all_scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return all_edges[_suppress(all_cells, all_scores, 0.7)]
 
     def _judge(
         self, network: nn.Module, image: NDArray[np.uint8], edges: Boxes, size: int, threshold: float
-    ) -> tuple[Boxes, NDArray[np.float32]]:
-        """Boxes that a network of this input size believes, as it corrects them, and scores."""
+    ) -> tuple[Boxes, Boxes, NDArray[np.float32]]:
+        """Squares that a network of this input size believes, the same as it corrects them, and scores."""
         squares = _squares(edges)
         squares = squares[_reaches_into(squares, image)]
         if not len(squares):
-            return np.empty((0, 4)), np.empty(0, np.float32)
+            return np.empty((0, 4)), np.empty((0, 4)), np.empty(0, np.float32)
         views = np.zeros((_round_up(len(squares)), size, size, 3), np.uint8)
         for view, square in zip(views, squares, strict=False):
             view[:] = cv2.resize(_cut(image, square), (size, size), interpolation=cv2.INTER_AREA)
@@ -167,7 +167,8 @@ class MTCNN:
         corrections, scores = (torch.cat(part)[: len(squares)] for part in zip(*parts, strict=True))
         sides = squares[:, 2:3] - squares[:, 0:1]  # (N, 1)
         keep = (scores >= threshold).cpu().numpy()
-        return (squares + sides * _to_numpy(corrections))[keep], scores.cpu().numpy()[keep]
+        corrected = squares + sides * _to_numpy(corrections)
+        return squares[keep], corrected[keep], scores.cpu().numpy()[keep]
 
     def _to_tensor(self, images: NDArray[np.uint8]) -> Tensor:
         """(B, H, W, 3) uint8 as the networks want it, (B, 3, H, W) about zero."""
