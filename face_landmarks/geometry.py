@@ -97,7 +97,8 @@ def crop_matrices(
 
 def quarter_turned(boxes: Tensor) -> Tensor:
     """The same places as boxes of faces that lie on their side: width and height trade places, (N, 4)."""
-    centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+    corner, opposite = boxes.double().split(2, dim=1)  # half of the smallest float32 box is no float32
+    centre, half = (corner + opposite) / 2, (opposite - corner) / 2
     return torch.cat((centre - half.flip(1), centre + half.flip(1)), dim=1)
 
 
@@ -198,7 +199,7 @@ def warp(
     edge = crop_size - 0.5
     corners = torch.tensor([[-0.5, -0.5], [edge, -0.5], [edge, edge], [-0.5, edge]], dtype=torch.float64)
     footprints = transform_points(crop_to_image, corners).numpy()  # (N, 4, 2)
-    shrinks = torch.linalg.det(crop_to_image[:, :2, :2]).abs().sqrt().tolist()  # image pixels per crop pixel
+    shrinks = torch.linalg.det(image_to_crop[:, :2, :2]).abs().rsqrt().tolist()  # image pixels per crop pixel
     patches, patch_to_image = [], []
     for image, footprint, shrink in zip(photos, footprints, shrinks, strict=True):
         block = min(max(1, round(shrink)), _LARGEST_BLOCK)  # image pixels averaged into one, each way
