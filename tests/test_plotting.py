@@ -301,7 +301,7 @@ def test_heatmaps_that_are_not_there_are_refused(options, message):
 
 
 def test_the_heatmaps_of_an_aligner_are_those_its_landmarks_are_read_from():
-    aligner = FaceAligner(detector=None, device="cpu", batch_size=2)
+    aligner = FaceAligner("shr-fan-68-fast", detector=None, device="cpu", batch_size=2)
     boxes = [(178, 59, 267, 175), (150, 40, 300, 190), (178, 59, 267, 175)]
     seen = aligner.heatmaps(ASTRONAUT, boxes)
     assert len(seen) == 3 and seen.crops.shape == (3, 128, 128, 3) and seen.heatmaps.shape == (3, 68, 32, 32)
@@ -317,7 +317,7 @@ def test_the_heatmaps_of_an_aligner_are_those_its_landmarks_are_read_from():
 
 
 def test_nobodys_heatmaps_have_every_axis():
-    seen = FaceAligner(detector=None, device="cpu").heatmaps(GRAY, np.empty((0, 4)))
+    seen = FaceAligner("shr-fan-68-fast", detector=None, device="cpu").heatmaps(GRAY, np.empty((0, 4)))
     assert len(seen) == 0 and seen.crops.shape == (0, 128, 128, 3) and seen.points.shape == (0, 68, 2)
 
 

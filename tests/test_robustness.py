@@ -190,7 +190,7 @@ def test_landmarks_follow_a_shift(aligner, photo, face, right, down):
     padded = np.pad(photo, ((down, 20), (right, 31), (0, 0)))
     given = aligner.align(padded, face.boxes + np.array([right, down, right, down])).landmarks - (right, down)
     np.testing.assert_allclose(given, face.landmarks, atol=0.01)
-    assert error(aligner.align(padded).landmarks - (right, down), face) < 1.5
+    assert error(aligner.align(padded)[0].landmarks - (right, down), face) < 1.5  # the largest face
 
 
 @pytest.mark.parametrize(("degrees", "bound"), [(-45, 4), (-30, 3), (30, 3), (45, 4)])
@@ -226,16 +226,16 @@ def test_landmarks_follow_a_strong_tilt(aligner, photo, face, degrees):
     turned = cv2.warpAffine(photo, turn, (SIZE, SIZE), borderMode=cv2.BORDER_REPLICATE)
     landmarks = aligner.align(turned, face.boxes).landmarks  # the box does not tell of the tilt
     back = (landmarks - turn[:, 2]) @ np.linalg.inv(turn[:, :2]).T
-    assert error(back, face) < 2
+    assert error(back, face) < 3
 
 
 def test_a_second_look_mends_what_a_bad_box_spoilt(aligner, photo, face):
     refining = FaceAligner(device="cpu", detector=None, refine=True)
     x0, y0, x1, y1 = face.boxes[0]
     width, height = x1 - x0, y1 - y0
-    bad = [(x0 + 0.15 * width, y0 - 0.12 * height, x1 + 0.15 * width, y1 - 0.12 * height)]
+    bad = [(x0 + 0.3 * width, y0 - 0.2 * height, x1 + 0.3 * width, y1 - 0.2 * height)]
     once, twice = (error(a.align(photo, bad).landmarks, face) for a in (aligner, refining))
-    assert twice < 0.7 * once
+    assert twice < 0.5 * once
     np.testing.assert_array_equal(refining.align(photo, bad).boxes, np.float32(bad))  # as they were given
 
 
