@@ -176,7 +176,7 @@ def cost(aligner: FaceAligner) -> tuple[float, float]:
 def show(title: str, rows: dict[str, Times]) -> None:
     print(f"\n| {title} | median ms | 10 % | 90 % |\n|---|---|---|---|")
     for name, values in rows.items():
-        low, *_, high = statistics.quantiles(values, n=10)
+        low, high = np.percentile(values, [10, 90])
         print(f"| {name} | {statistics.median(values):.2f} | {low:.2f} | {high:.2f} |")
 
 

@@ -57,7 +57,10 @@ def _face_alignment(pixels: np.ndarray, box: np.ndarray) -> Iterator[Work]:
             compile=False,
         )
         name = f"face-alignment, {'default' if flip else 'flip_input=False'}, from a box"
-        yield name, lambda aligner=aligner: aligner.get_landmarks(pixels, detected_faces=[[*box, 1.0]])
+        yield (
+            name,
+            lambda aligner=aligner: aligner.get_landmarks(pixels, detected_faces=[[*box.tolist(), 1.0]]),
+        )
 
 
 def _dlib(pixels: np.ndarray, box: np.ndarray) -> Iterator[Work]:
