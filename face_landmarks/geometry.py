@@ -97,7 +97,7 @@ def crop_matrices(
 
 def quarter_turned(boxes: Tensor) -> Tensor:
     """The same places as boxes of faces that lie on their side: width and height trade places, (N, 4)."""
-    corner, opposite = boxes.double().split(2, dim=1)  # half of the smallest float32 box is no float32
+    corner, opposite = torch.split(boxes.double(), 2, dim=1)  # half of the smallest float32 box is no float32
     centre, half = (corner + opposite) / 2, (opposite - corner) / 2
     return torch.cat((centre - half.flip(1), centre + half.flip(1)), dim=1)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -38,6 +39,7 @@ _COLORS: Mapping[str, RGB] = {  # a part has the colour of the first of these wo
     "eye": (70, 190, 255),
     "lips": (255, 96, 128),
 }
+_SCORE_COLORS: tuple[RGB, ...] = ((215, 48, 39), (255, 255, 191), (26, 152, 80))  # at 0, 0.5 and 1
 _SHADE = 0.4  # opacity of the black outline that parts a bright line from a bright photo
 _SHADE_WIDTH = 2.4  # its width, in line widths
 _LETTER_HEIGHT = 14.0  # of a label's capitals, in line widths
@@ -53,6 +55,7 @@ def draw_faces(
     lines: bool = True,
     points: bool = True,
     boxes: bool = False,
+    scores: bool = False,
     labels: Iterable[object] | None = None,
     color: RGB | None = None,
     weight: float = 1.0,
@@ -65,6 +68,7 @@ def draw_faces(
         lines: draw the contour of each facial part.
         points: draw each landmark as a dot.
         boxes: draw the face boxes.
+        scores: colour each dot by its score, from red (0) over yellow to green (1).
         labels: one for each face, such as its name or number, written above its box.
         color: one RGB colour for all lines, in place of one for each part of the face.
         weight: makes every stroke heavier (above 1) or lighter (below 1).
@@ -82,11 +86,13 @@ def draw_faces(
         raise InputError(f"labels: expected one for each of {len(faces)} faces, got {len(texts)}")
     canvas = read_image(image)  # ours to draw on: a copy, also of an array
     contours = _contours(faces.layout, color)
-    for landmarks, box in zip(faces.landmarks, faces.boxes, strict=True):
+    for face in faces:
+        (landmarks,), (landmark_scores,), (box,) = face.landmarks, face.landmark_scores, face.boxes
         if boxes:
-            _paint(canvas, [(_outline(box), color or _WHITE)], landmarks[:0], weight)
+            _paint(canvas, [(_outline(box), color or _WHITE)], [], weight)
         strokes = [(landmarks[indices], rgb) for indices, rgb in contours if lines]
-        _paint(canvas, strokes, landmarks if points else landmarks[:0], weight)
+        inks = map(_score_color, landmark_scores) if scores else repeat(_WHITE)
+        _paint(canvas, strokes, list(zip(landmarks, inks, strict=False)) if points else [], weight)
     for text, box in zip(texts, faces.boxes, strict=True):
         if text:
             _write(canvas, text, box, color or _WHITE, weight)
@@ -287,15 +293,20 @@ def save_ced(errors: Mapping[str, ArrayLike], path: str | os.PathLike[str], max_
         plt.close(figure)
 
 
-def _paint(canvas: NDArray[np.uint8], strokes: list[tuple[Points, RGB]], dots: Points, weight: float) -> None:
+def _paint(
+    canvas: NDArray[np.uint8],
+    strokes: list[tuple[Points, RGB]],
+    dots: list[tuple[Points, RGB]],
+    weight: float,
+) -> None:
     """Draw lines and dots into the canvas, in place.
 
     OpenCV's lines are whole pixels wide. So the part of the canvas they touch is enlarged by
     repeating pixels, drawn on, and averaged back: what is not drawn on comes back unchanged.
     """
-    touched = np.concatenate([dots, *(line for line, _ in strokes)])
-    if not len(touched):
+    if not strokes and not dots:
         return
+    touched = np.concatenate([*(line for line, _ in strokes), *(dot[np.newaxis] for dot, _ in dots)])
     line_width, radius = _strokes(touched, weight)
     margin = math.ceil(radius + _SHADE_WIDTH * line_width) + 1
     size = canvas.shape[1::-1]
@@ -317,20 +328,22 @@ def _paint(canvas: NDArray[np.uint8], strokes: list[tuple[Points, RGB]], dots: P
         thickness = max(1, round(width * scale))
         cv2.polylines(target, [fixed(line)], False, rgb, thickness, cv2.LINE_AA, _FRACTION_BITS)
 
-    def paint_dots(target: NDArray[np.uint8], rgb: RGB, radius: float) -> None:
-        for x, y in fixed(dots).tolist():
-            length = round(radius * scale * 2**_FRACTION_BITS)
-            cv2.circle(target, (x, y), length, rgb, cv2.FILLED, cv2.LINE_AA, _FRACTION_BITS)
+    def paint_dot(target: NDArray[np.uint8], dot: Points, rgb: RGB, radius: float) -> None:
+        length = round(radius * scale * 2**_FRACTION_BITS)
+        ((x, y),) = fixed(dot[np.newaxis]).tolist()
+        cv2.circle(target, (x, y), length, rgb, cv2.FILLED, cv2.LINE_AA, _FRACTION_BITS)
 
     bright = patch.repeat(scale, axis=0).repeat(scale, axis=1)
     dark = bright.copy()
     for line, _ in strokes:
         paint_line(dark, line, (0, 0, 0), _SHADE_WIDTH * line_width)
-    paint_dots(dark, (0, 0, 0), radius + 0.7 * line_width)
+    for dot, _ in dots:
+        paint_dot(dark, dot, (0, 0, 0), radius + 0.7 * line_width)
     cv2.addWeighted(dark, _SHADE, bright, 1 - _SHADE, 0, dst=bright)
     for line, rgb in strokes:
         paint_line(bright, line, rgb, line_width)
-    paint_dots(bright, _WHITE, radius)
+    for dot, rgb in dots:
+        paint_dot(bright, dot, rgb, radius)
     patch[:] = cv2.resize(bright, patch.shape[1::-1], interpolation=cv2.INTER_AREA)
 
 
@@ -383,6 +396,13 @@ def _contours(layout: Layout, color: RGB | None) -> list[tuple[list[int], RGB]]:
 def _outline(box: Points) -> Points:
     """(5, 2) corners of a box (4,), the first once more."""
     return box[[0, 1, 2, 1, 2, 3, 0, 3, 0, 1]].reshape(5, 2)
+
+
+def _score_color(score: float) -> RGB:
+    """From red (0) over yellow to green (1)."""
+    levels = (np.interp(score, (0, 0.5, 1), channel) for channel in zip(*_SCORE_COLORS, strict=True))
+    red, green, blue = (round(float(level)) for level in levels)
+    return red, green, blue
 
 
 def _unit(rgb: RGB) -> tuple[float, float, float]:

@@ -110,6 +110,17 @@ def test_each_part_has_its_colour_unless_one_is_given():
     np.testing.assert_array_equal(red[60, 20], (255, 0, 0))
 
 
+def test_dots_are_coloured_by_their_score_from_red_over_yellow_to_green():
+    faces = faces_at(ring((80, 60), 45))  # scores from 0 to 1 around the circle
+    drawn = draw_faces(GRAY, faces, lines=False, scores=True, weight=3).astype(int)
+    x, y = np.rint(faces.landmarks[0]).astype(int).T
+    red, green, blue = drawn[y, x].T
+    assert red[0] > green[0] + 100 and green[67] > red[67] + 100
+    assert min(red[34], green[34]) > blue[34] + 30
+    white = draw_faces(GRAY, faces, lines=False, weight=3)
+    assert (white[y, x] > 240).all()
+
+
 def test_every_edge_of_the_layout_is_drawn_and_no_other():
     contours = plotting._contours(IBUG_68, None)
     drawn = [pair for indices, _ in contours for pair in pairwise(indices)]
