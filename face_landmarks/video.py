@@ -76,7 +76,8 @@ class FaceTracker:
     they look like; the one in front keeps its landmarks, the other one is missing until it is seen again.
 
     Args:
-        aligner: finds landmarks; it needs a detector. By default `FaceAligner()`.
+        aligner: finds landmarks; it needs a detector. By default the fast model,
+            `FaceAligner("shr-fan-68-fast")`.
         frame_rate: of the video, in frames per second.
         detect_every: frames between regular looks of the detector, for faces that come in.
         min_score: mean landmark score below which a face is not believed. Embedded models give
@@ -114,7 +115,7 @@ class FaceTracker:
             raise InputError(f"max_missing: expected at least 0 frames, got {max_missing}")
         if not math.isfinite(min_score):
             raise InputError(f"min_score: expected a number, got {min_score}")
-        self.aligner = aligner or FaceAligner()
+        self.aligner = aligner or FaceAligner("shr-fan-68-fast")
         self.detect_every = detect_every
         self.min_score = min_score
         self.max_missing = max_missing
