@@ -10,7 +10,6 @@ import operator
 import os
 import threading
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
@@ -19,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from face_landmarks.errors import ExportError, InputError, MissingDependencyError
+from face_landmarks.errors import ExportError, InputError
+from face_landmarks.extras import import_extra
 
 Backend = Literal["torch", "onnxruntime", "openvino"]
 Run: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -108,7 +108,7 @@ def write_graph(network: nn.Module) -> bytes:
         MissingDependencyError: onnx is not installed.
         ExportError: the network holds another kind of layer.
     """
-    _import("onnx", "onnx")
+    import_extra("onnx", "onnx", "other runtimes")
     from onnx import TensorProto, helper, numpy_helper
 
     traced = fx.symbolic_trace(network)
@@ -180,7 +180,7 @@ def _to_numpy(values: Tensor | NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _compile_onnxruntime(graph: bytes) -> Run:
-    onnxruntime = _import("onnxruntime", "onnx")
+    onnxruntime = import_extra("onnxruntime", "onnx", "other runtimes")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors
@@ -196,7 +196,7 @@ def _compile_onnxruntime(graph: bytes) -> Run:
 
 
 def _compile_openvino(graph: bytes, dtype: torch.dtype) -> Run:
-    openvino = _import("openvino", "openvino")
+    openvino = import_extra("openvino", "openvino", "other runtimes")
     core = openvino.Core()
     options = {
         "INFERENCE_PRECISION_HINT": _PRECISIONS[dtype],
@@ -213,12 +213,3 @@ def _compile_openvino(graph: bytes, dtype: torch.dtype) -> Run:
         return heatmaps
 
     return run
-
-
-def _import(name: str, extra: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"this backend needs {name}, pip install 'face-landmarks[{extra}]': {error}"
-        ) from error

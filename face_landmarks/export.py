@@ -23,7 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from face_landmarks._version import __version__
-from face_landmarks.errors import ExportError, InputError, MissingDependencyError
+from face_landmarks.errors import ExportError, InputError
+from face_landmarks.extras import import_extra
 from face_landmarks.geometry import crop_matrices, transform_points, warp
 from face_landmarks.heatmap import decode_heatmaps
 from face_landmarks.images import read_image
@@ -118,13 +119,8 @@ def export_onnx(
 
 def _convert(graph: nn.Module, crop_size: int, outputs: list[str], facts: dict[str, str]) -> bytes:
     """The graph as an ONNX file that carries the facts."""
-    try:
-        import onnx
-        import onnxscript  # noqa: F401  (torch's exporter is written in it)
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"ONNX export needs onnx and onnxscript, pip install 'face-landmarks[onnx]': {error}"
-        ) from error
+    onnx = import_extra("onnx", "onnx", "exports")
+    import_extra("onnxscript", "onnx", "exports")  # torch's exporter is written in it
     crops = torch.zeros(2, 3, crop_size, crop_size)  # two: an axis of one would be taken for a constant
     try:
         with warnings.catch_warnings():  # of the exporter, about itself

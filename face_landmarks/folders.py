@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from face_landmarks.aligner import FaceAligner
 from face_landmarks.annotations import write_pts
-from face_landmarks.errors import ImageError, InputError, MissingDependencyError
+from face_landmarks.errors import ImageError, InputError
+from face_landmarks.extras import import_extra
 from face_landmarks.images import read_image
 
 Pixels: TypeAlias = "NDArray[np.uint8]"
@@ -256,11 +257,5 @@ def _faces(rows: Iterable[Row]) -> Iterator[Row]:
 
 
 def _pandas() -> Any:
-    try:
-        import pandas
-        import pyarrow  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError(
-            'tables need pandas and pyarrow, which are not installed: pip install "face-landmarks[tables]"'
-        ) from error
-    return pandas
+    import_extra("pyarrow", "tables", "tables")
+    return import_extra("pandas", "tables", "tables")

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from face_landmarks.errors import AnnotationError, MissingDependencyError
+from face_landmarks.errors import AnnotationError
+from face_landmarks.extras import import_extra
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +46,7 @@ def read_mat(path: Path, *names: str) -> list[NDArray[Any]]:
     if _is_hdf5(path):
         with _hdf5(path) as file:
             return [_variable(file, path, name)[()].T for name in names]
-    load = _module("scipy.io").loadmat
+    load = import_extra("scipy.io", "benchmarks", "MATLAB files").loadmat
     try:
         found = load(path, variable_names=names)
     except Exception as error:  # SciPy raises whatever a damaged file makes it
@@ -110,7 +110,7 @@ def _is_hdf5(path: Path) -> bool:
 
 @contextmanager
 def _hdf5(path: Path) -> Iterator[Any]:
-    h5py = _module("h5py")
+    h5py = import_extra("h5py", "benchmarks", "MATLAB files")
     try:
         with h5py.File(path, "r") as file:
             yield file
@@ -134,12 +134,3 @@ def _references(file: Any, path: Path, name: str) -> NDArray[Any]:
     if cells.dtype.kind != "O":
         raise AnnotationError(f"{path}: expected {name} to be a cell array, got {cells.dtype}")
     return cells
-
-
-def _module(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise MissingDependencyError(
-            f'MATLAB files need {name.partition(".")[0]}: pip install "face-landmarks[benchmarks]"'
-        ) from error

@@ -18,7 +18,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from face_landmarks.aligner import FaceHeatmaps
-from face_landmarks.errors import InputError, MissingDependencyError
+from face_landmarks.errors import InputError
+from face_landmarks.extras import import_extra
 from face_landmarks.geometry import resize_matrix, transform_points
 from face_landmarks.images import ImageSource, read_image
 from face_landmarks.layouts import Layout
@@ -416,10 +417,4 @@ def _check_weight(weight: float) -> None:
 
 
 def _pyplot() -> Any:
-    try:
-        import matplotlib.pyplot
-    except ImportError as error:
-        raise MissingDependencyError(
-            'plots need matplotlib, which is not installed: pip install "face-landmarks[plot]"'
-        ) from error
-    return matplotlib.pyplot
+    return import_extra("matplotlib.pyplot", "plot", "plots")

@@ -6,14 +6,14 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from html import escape
-from importlib import import_module
 from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from face_landmarks.errors import InputError, MissingDependencyError
+from face_landmarks.errors import InputError
+from face_landmarks.extras import import_extra
 from face_landmarks.layouts import IBUG_68, Layout, get_layout
 
 # The arrays of a result and their axes: N faces, K landmarks. Everything below runs over this table.
@@ -166,7 +166,7 @@ class Faces:
         Raises:
             MissingDependencyError: pandas is not installed.
         """
-        pandas = _optional("pandas", "tables")
+        pandas = import_extra("pandas", "tables", "tables")
         count, names = len(self), self.layout.names
         return pandas.DataFrame(
             {
@@ -186,7 +186,7 @@ class Faces:
         Raises:
             MissingDependencyError: supervision is not installed.
         """
-        supervision = _optional("supervision", "supervision")
+        supervision = import_extra("supervision", "supervision", "its types")
         return (
             supervision.KeyPoints(xy=self.landmarks.copy(), confidence=self.landmark_scores.copy()),
             supervision.Detections(xyxy=self.boxes.copy(), confidence=self.box_scores.copy()),
@@ -286,12 +286,3 @@ def _numbers(name: str, values: object) -> NDArray[np.float32]:
         raise InputError(f"Faces.{name}: expected numbers, got dtype {array.dtype}")
     with np.errstate(over="ignore"):
         return np.array(array, np.float32, order="C")
-
-
-def _optional(module: str, extra: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise MissingDependencyError(
-            f'this needs {module}, which is not installed: pip install "face-landmarks[{extra}]"'
-        ) from error

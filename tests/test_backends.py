@@ -173,7 +173,7 @@ def test_what_no_backend_can_do_is_refused(options, message):
 def test_a_backend_that_is_not_installed_names_its_extra(backend, extra, monkeypatch):
     pytest.importorskip("onnx")
     monkeypatch.setitem(sys.modules, backend, None)  # import fails
-    with pytest.raises(MissingDependencyError, match=rf"pip install 'face-landmarks\[{extra}\]'"):
+    with pytest.raises(MissingDependencyError, match=rf'pip install "face-landmarks\[{extra}\]"'):
         FaceAligner(MODEL, detector=None, backend=backend)
 
 
