@@ -40,8 +40,8 @@ def small(crop_size: int = 128, **changes: Any) -> HourglassConfig:
 
 
 HEATMAPS_ALONE = replace(
-    RECIPES["shr-fan-68-fast"], network=small(), siamese_weight=0.0, coordinate_weight=0.0, ema_decay=0.98
-)  # the recipe's average would reach back to the start of so short a run
+    RECIPES["shr-fan-68-fast"], network=small(), siamese_weight=0.0, coordinate_weight=0.0
+)
 SIAMESE = replace(HEATMAPS_ALONE, siamese_weight=0.5)
 FULL = replace(SIAMESE, coordinate_weight=1.0)
 VARIANTS: dict[str, TrainConfig] = {
@@ -90,7 +90,7 @@ def main() -> None:
         "--only", nargs="*", default=list(VARIANTS), choices=list(VARIANTS), metavar="VARIANT"
     )
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1])
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=1500, help="300 are too few to tell anything")
     parser.add_argument("--no-compile", action="store_true")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
