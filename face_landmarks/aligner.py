@@ -363,9 +363,10 @@ class FaceAligner:
         look = self._look(photos, boxes, torch.zeros(len(boxes)))
 
         doubtful = everyone[look.certainty < _DOUBTFUL]
-        lying = quarter_turned(boxes)
-        for turned, roll in ((lying, math.pi / 2), (boxes, math.pi), (lying, -math.pi / 2)):
-            look = self._look_again(look, doubtful, photos, turned, torch.full((len(boxes),), roll))
+        if len(doubtful):
+            lying = quarter_turned(boxes)
+            for turned, roll in ((lying, math.pi / 2), (boxes, math.pi), (lying, -math.pi / 2)):
+                look = self._look_again(look, doubtful, photos, turned, torch.full((len(boxes),), roll))
 
         if (self.refine or len(doubtful)) and _tells_its_box(self.layout):
             upright, rolls = upright_boxes(look.landmarks, self.layout.eyes)

@@ -21,7 +21,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -203,10 +203,7 @@ class Evaluation:
         Raises:
             OSError: a file cannot be written.
         """
-        root = Path(folder)
-        root.mkdir(parents=True, exist_ok=True)
-        summary = json.dumps(self.summary(), indent=2, allow_nan=False)
-        (root / "summary.json").write_text(summary + "\n", encoding="utf-8")
+        root = _save_summary(folder, self.summary())
         with open(root / "faces.csv", "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(FaceRecord._fields)
@@ -365,10 +362,7 @@ class BenchmarkResult:
         Raises:
             OSError: a file cannot be written.
         """
-        root = Path(folder)
-        root.mkdir(parents=True, exist_ok=True)
-        summary = json.dumps(self.summary(), indent=2, allow_nan=False)
-        (root / "summary.json").write_text(summary + "\n", encoding="utf-8")
+        root = _save_summary(folder, self.summary())
         normalisers = list(dict.fromkeys(column.normaliser for column in self.benchmark.columns))
         errors = [replace(self.evaluation, normaliser=normaliser).errors for normaliser in normalisers]
         with open(root / "faces.csv", "w", newline="", encoding="utf-8") as file:
@@ -446,6 +440,15 @@ def _overlaps(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.floa
     area_a, area_b = (np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (a, b))
     overlaps: NDArray[np.float64] = shared / (area_a[:, None] + area_b[None, :] - shared)
     return overlaps
+
+
+def _save_summary(folder: str | os.PathLike[str], summary: Mapping[str, Any]) -> Path:
+    """Write summary.json into a folder, made if it is missing, and return the folder."""
+    root = Path(folder)
+    root.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(summary, indent=2, allow_nan=False)
+    (root / "summary.json").write_text(text + "\n", encoding="utf-8")
+    return root
 
 
 def _number(value: float) -> float | None:
