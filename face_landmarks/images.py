@@ -136,6 +136,10 @@ def _from_file(file: IO[bytes], max_pixels: int, name: str) -> NDArray[np.uint8]
     if image is None:
         raise ImageError(f"image: expected an image file, got {name}, whose format is not known")
     with image:
+        if image.format == "WEBP" and not getattr(image, "is_animated", False):
+            pixels = _still_webp(image, file, max_pixels)
+            if pixels is not None:
+                return pixels
         return _from_pillow(image, max_pixels, name)
 
 
@@ -164,6 +168,29 @@ def _open(file: IO[bytes]) -> Image.Image | None:
     return None
 
 
+def _still_webp(image: Image.Image, file: IO[bytes], max_pixels: int) -> NDArray[np.uint8] | None:
+    """The pixels of a WebP that is no animation, upright; None if that is for Pillow to say.
+
+    Pillow decodes every WebP as an animation, four copies of the whole picture with alpha. OpenCV has the
+    same decoder write the colours once.
+    """
+    import cv2
+
+    if image.width * image.height > max_pixels:
+        return None
+    file.seek(0)
+    data = np.frombuffer(file.read(), np.uint8)
+    try:
+        stored = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        return None
+    if stored is None or stored.shape[1::-1] != image.size:
+        return None
+    upright, places = _upright_places(image)
+    places[:] = stored[:, :, ::-1]  # OpenCV's colours are BGR
+    return upright
+
+
 def _from_pillow(image: Image.Image, max_pixels: int, name: str) -> NDArray[np.uint8]:
     width, height = image.size
     if width * height > max_pixels:
@@ -185,13 +212,7 @@ def _upright(image: Image.Image) -> NDArray[np.uint8]:
     Pillow's own `exif_transpose`, `convert` and array interface would each copy a large photo whole;
     the first would also fail on damaged EXIF.
     """
-    orientation = _orientation(image)
-    size = image.size if orientation >= 5 else image.size[::-1]
-    upright = np.empty((*size, 3), np.uint8)  # (H, W, 3) as the caller sees it
-    stored = upright if orientation < 5 else upright.swapaxes(0, 1)
-    flip_rows, flip_columns = _FLIPS[orientation]
-    stored = stored[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]  # a view, as in the file
-
+    upright, stored = _upright_places(image)
     deep = image.mode in ("I", "F") or image.mode.startswith("I;16")
     if deep:
         values = np.asarray(image)
@@ -204,6 +225,16 @@ def _upright(image: Image.Image) -> NDArray[np.uint8]:
         band = image.crop((0, top, image.width, min(top + rows, image.height)))
         stored[top : top + rows] = _colours(band)
     return upright
+
+
+def _upright_places(image: Image.Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Room for an image's pixels (H, W, 3) as its EXIF turns them, and a view of it as they are stored."""
+    orientation = _orientation(image)
+    size = image.size if orientation >= 5 else image.size[::-1]
+    upright = np.empty((*size, 3), np.uint8)
+    stored = upright if orientation < 5 else upright.swapaxes(0, 1)
+    flip_rows, flip_columns = _FLIPS[orientation]
+    return upright, stored[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
 
 
 def _orientation(image: Image.Image) -> int:

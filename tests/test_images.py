@@ -269,6 +269,15 @@ def test_transparent_palettes_show_their_colours() -> None:
         np.testing.assert_array_equal(read_image(data), [[[10, 20, 30], [40, 50, 60]]])
 
 
+@pytest.mark.parametrize("lossless", [False, True])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_still_webp_has_the_pixels_that_pillow_gives(mode: str, lossless: bool) -> None:
+    noise = np.random.default_rng(2).integers(0, 256, (19, 23, len(mode)), dtype=np.uint8)
+    data = encoded(Image.fromarray(noise, mode), "WEBP", lossless=lossless)
+    with Image.open(io.BytesIO(data)) as image:
+        np.testing.assert_array_equal(read_image(data), np.asarray(image.convert("RGB")))
+
+
 @pytest.mark.parametrize("image_format", ["GIF", "PNG", "WEBP", "TIFF"])
 def test_an_animation_gives_its_first_frame(image_format: str) -> None:
     frames = [Image.new("RGB", (W, H), colour) for colour in ("white", "black")]
