@@ -16,14 +16,15 @@ from face_landmarks.heatmap import decode_heatmaps, encode_heatmaps
 from face_landmarks.hourglass import HourglassConfig
 from face_landmarks.layouts import IBUG_68
 from face_landmarks.training.__main__ import main, override
-from face_landmarks.training.augment import mirror_landmarks, random_views
+from face_landmarks.training.augment import mirror_landmarks, near_views, random_views
 from face_landmarks.training.config import RECIPES, AugmentConfig, TrainConfig
-from face_landmarks.training.data import FaceSet, load_faces, load_unlabelled
+from face_landmarks.training.data import FaceSet, join_faces, load_faces, load_unlabelled
 from face_landmarks.training.export import export_model
 from face_landmarks.training.loop import Trainer, TrainingData
 from face_landmarks.training.losses import (
     coordinate_loss,
     heatmap_loss,
+    near_loss,
     siamese_coordinate_loss,
     siamese_loss,
 )
@@ -99,6 +100,32 @@ def test_disturbing_the_colours_moves_no_landmark_and_stays_in_range():
     assert not torch.allclose(still.crops, disturbed.crops, atol=0.05)
 
 
+def test_near_views_are_one_view_moved_by_less_than_their_reach():
+    points = face_points(6, 96)
+    flips = torch.arange(6) % 2 == 0
+    views = near_views(
+        spots(points, 96), points, flips, 64, IBUG_68, 0.0, PLAIN, torch.Generator().manual_seed(0), reach=1.5
+    )
+    first, second = views.landmarks.chunk(2)
+    moved = second - first
+    torch.testing.assert_close(moved, moved[:, :1].expand_as(moved), atol=1e-4, rtol=0)
+    assert 0.5 < float(moved.abs().max()) < 1.5
+    assert len(moved[:, 0].unique(dim=0)) == 6
+    carried = transform_points(
+        views.source_to_crop[6:] @ views.source_to_crop[:6].inverse(), views.landmarks[:6]
+    )
+    torch.testing.assert_close(carried, second, atol=1e-4, rtol=0)
+
+
+def test_near_views_are_disturbed_alike():
+    points = face_points(4, 48)
+    views = near_views(
+        spots(points, 48), points, torch.zeros(4, dtype=torch.bool), 32, IBUG_68, 0.0,
+        AugmentConfig(occlusion=1, gray=1), torch.Generator().manual_seed(1), reach=0.0,
+    )  # fmt: skip
+    torch.testing.assert_close(*views.crops.chunk(2))
+
+
 def test_mirrored_labels_lean_to_the_same_side():
     symmetric = face_points(2, 64)
     symmetric[:, 27, 0] = 31.5  # on the midline of a picture 64 pixels wide
@@ -152,6 +179,42 @@ def test_landmarks_that_do_not_move_with_their_crop_disagree_by_as_much():
     followed = encode_heatmaps(points + torch.tensor([0.5, -0.25]), (size, size), 1.5)
     assert float(siamese_coordinate_loss(first, followed, shift, 7, 10)) == pytest.approx(0, abs=0.1)
     assert float(siamese_coordinate_loss(first, first, shift, 7, 10)) == pytest.approx(0.75, abs=1e-3)
+
+
+def test_near_views_disagree_by_the_square_of_the_distance():
+    points = torch.tensor([[[8.0, 9.0], [12.0, 10.0], [5.0, 6.0]], [[9.0, 9.0], [7.0, 13.0], [11.0, 4.0]]])
+    shift = torch.eye(3, dtype=torch.float64).repeat(2, 1, 1)
+    shift[:, :2, 2] = torch.tensor([0.5, -0.25])
+    first = encode_heatmaps(points, (17, 19), 1.5)
+    followed = encode_heatmaps(points + torch.tensor([0.5, -0.25]), (17, 19), 1.5)
+    assert float(near_loss(first, followed, shift, 7, 10)) == pytest.approx(0, abs=0.01)
+    assert float(near_loss(first, first, shift, 7, 10)) == pytest.approx(0.25 + 0.0625, abs=1e-3)
+    elsewhere = encode_heatmaps(points.flip(1), (17, 19), 1.5)  # the middle landmark alone stays
+    still = torch.eye(3, dtype=torch.float64).expand(2, 3, 3)
+    assert float(near_loss(first, elsewhere, still, 7, 10)) == pytest.approx(0, abs=1e-6)
+
+
+def test_near_steps_train_on_near_views_alone(tmp_path):
+    config = dataclasses.replace(TINY, near_weight=1.0, near_every=2, siamese_coordinate_weight=0.5)
+    run = trainer(tmp_path, config)
+    near, far = run.train_step(), run.train_step()
+    assert float(near["near"]) > 0 and float(far["near"]) == 0
+    assert float(near["siamese"]) == 0 and float(near["agreement"]) == 0
+    assert float(far["siamese"]) > 0 and float(far["agreement"]) > 0
+
+
+def test_near_views_need_pairs():
+    with pytest.raises(InputError, match="near_every: expected 0"):
+        dataclasses.replace(TINY, siamese_weight=0.0, near_every=2)
+
+
+def test_secondary_faces_of_several_folders_are_drawn_from_alike():
+    first, second = face_set(2), face_set(3, seed=5)
+    joined = join_faces([first, second])
+    assert len(joined) == 5 and joined.names == first.names + second.names
+    torch.testing.assert_close(joined.landmarks[2:], second.landmarks)
+    torch.testing.assert_close(joined.pictures[:2], first.pictures)
+    assert join_faces([]) is None
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path):

@@ -18,7 +18,7 @@ from face_landmarks.errors import FaceLandmarksError, InputError
 from face_landmarks.hourglass import HourglassConfig
 from face_landmarks.metrics import Normaliser
 from face_landmarks.training.config import RECIPES, AugmentConfig, TrainConfig
-from face_landmarks.training.data import FaceSet, crop_faces, load_faces, load_unlabelled
+from face_landmarks.training.data import FaceSet, crop_faces, join_faces, load_faces, load_unlabelled
 from face_landmarks.training.export import export_model
 from face_landmarks.training.loop import Trainer, TrainingData
 from face_landmarks.weights import load_weights
@@ -135,7 +135,7 @@ def _folder_data(options: argparse.Namespace, config: TrainConfig) -> tuple[Trai
     data = TrainingData(
         labelled=faces(options.train, margin),
         validation=faces(options.val, 1.0),
-        large_pose=faces(options.large_pose, margin) if options.large_pose else None,
+        large_pose=join_faces([faces(root, margin) for root in options.large_pose]),
         unlabelled=_unlabelled(options, config),
     )
     return data, Path(options.train).name
@@ -217,7 +217,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--train", metavar="DIR", help="or photos with .pts files to train on")
     add("--val", metavar="DIR", help="and photos with .pts files to validate on")
-    add("--large-pose", metavar="DIR", help="secondary labelled photos, e.g. 300W-LP")
+    add(
+        "--large-pose",
+        metavar="DIR",
+        nargs="+",
+        default=[],
+        help="secondary labelled photos, e.g. 300W-LP, drawn from alike",
+    )
     add("--unlabelled", metavar="DIR", help="face photos without landmarks, for the Siamese term")
     add("--out", required=True, metavar="DIR", help="the run's folder; a run found there goes on")
     add(

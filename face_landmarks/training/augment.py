@@ -38,6 +38,7 @@ def random_views(
     lean: float,
     config: AugmentConfig,
     generator: Generator,
+    nudge: Tensor | float = 0.0,
 ) -> Views:
     """One random view of each picture.
 
@@ -50,6 +51,7 @@ def random_views(
         lean: the labels' horizontal lean, see `mirror_landmarks`.
         config: strengths.
         generator: source of randomness, on the pictures' device.
+        nudge: (B, 2) crop pixels to move each face by, after all else.
     """
     device, count, size = pictures.device, len(pictures), pictures.shape[-1]
 
@@ -67,7 +69,7 @@ def random_views(
         scale=(config.scale * normal()).exp(),
         rotation=normal() * math.radians(config.rotation),
         source_centre=centre,
-        target_centre=(crop_size - 1) / 2 + normal(2) * config.shift * crop_size,
+        target_centre=(crop_size - 1) / 2 + normal(2) * config.shift * crop_size + nudge,
     )
     source_to_crop = move @ mirror
 
@@ -75,6 +77,39 @@ def random_views(
     mirrored = mirror_landmarks(landmarks, size, layout, lean)
     points = transform_points(move, torch.where(flips.view(-1, 1, 1), mirrored, landmarks))
     return Views(disturb(crops, config, generator), points, source_to_crop)
+
+
+def near_views(
+    pictures: Tensor,
+    landmarks: Tensor,
+    flips: Tensor,
+    crop_size: int,
+    layout: Layout,
+    lean: float,
+    config: AugmentConfig,
+    generator: Generator,
+    reach: float,
+) -> Views:
+    """Two views of each picture that differ by less than a few pixels, the first ones first.
+
+    The second view is the first, colours and all, of a face that is moved by up to `reach` crop pixels
+    along each axis. The other arguments are those of `random_views`.
+
+    Returns:
+        2 B views.
+    """
+    nudge = 2 * torch.rand(len(pictures), 2, generator=generator, device=pictures.device) - 1
+    numbers = generator.get_state()
+    first = random_views(pictures, landmarks, flips, crop_size, layout, lean, config, generator)
+    generator.set_state(numbers)
+    second = random_views(
+        pictures, landmarks, flips, crop_size, layout, lean, config, generator, reach * nudge
+    )
+    return Views(
+        torch.cat((first.crops, second.crops)),
+        torch.cat((first.landmarks, second.landmarks)),
+        torch.cat((first.source_to_crop, second.source_to_crop)),
+    )
 
 
 def mirror_landmarks(landmarks: Tensor, width: int, layout: Layout, lean: float) -> Tensor:

@@ -66,6 +66,10 @@ class TrainConfig:
         siamese_weight: of the disagreement between two views' heatmaps.
         siamese_coordinate_weight: of the L1 distance between the landmarks two views decode to, in
             cells; needs a siamese_weight above 0.
+        near_weight: of the squared distance, in cells, between the landmarks of two views that are the
+            same but for a shift of up to `near_reach`; needs near_every above 0.
+        near_every: every such step compares near views instead of independent ones; 0: none does.
+        near_reach: largest shift between near views, in crop pixels along each axis.
         large_pose_share: share of each batch drawn from the secondary data (e.g. 300W-LP).
         unlabelled_share: share of each batch drawn from faces without landmarks, which take
             part in the Siamese term only.
@@ -94,6 +98,9 @@ class TrainConfig:
     coordinate_weight: float = 1.0
     siamese_weight: float = 0.5
     siamese_coordinate_weight: float = 0.0
+    near_weight: float = 0.0
+    near_every: int = 0
+    near_reach: float = 1.0
     large_pose_share: float = 0.0
     unlabelled_share: float = 0.0
     source_margin: float = 1.5
@@ -103,6 +110,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.batch_size % 2 and self.siamese_weight > 0:
             raise InputError(f"batch_size: expected an even number for pairs of views, got {self.batch_size}")
+        if self.near_every and not self.siamese_weight > 0:
+            raise InputError(
+                "near_every: expected 0, as views come in pairs only where siamese_weight is above 0"
+            )
         if self.large_pose_share + self.unlabelled_share >= 1:
             raise InputError("large_pose_share + unlabelled_share: expected less than 1")
         landmarks = len(get_layout(self.layout))

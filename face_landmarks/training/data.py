@@ -89,6 +89,17 @@ def load_faces(
     )
 
 
+def join_faces(sets: Sequence[FaceSet]) -> FaceSet | None:
+    """The faces of several sets as one; None of none."""
+    if not sets:
+        return None
+    return FaceSet(
+        torch.cat([faces.pictures for faces in sets]),
+        torch.cat([faces.landmarks for faces in sets]),
+        tuple(name for faces in sets for name in faces.names),
+    )
+
+
 def crop_faces(
     samples: Sequence[AnnotatedImage],
     *,

@@ -25,12 +25,13 @@ from face_landmarks.heatmap import decode_heatmaps, encode_heatmaps
 from face_landmarks.hourglass import StackedHourglass
 from face_landmarks.layouts import Layout, get_layout
 from face_landmarks.metrics import Normaliser, nme, normaliser, signed_error
-from face_landmarks.training.augment import Views, random_views
+from face_landmarks.training.augment import Views, near_views, random_views
 from face_landmarks.training.config import TrainConfig, restore_config
 from face_landmarks.training.data import FaceSet
 from face_landmarks.training.losses import (
     coordinate_loss,
     heatmap_loss,
+    near_loss,
     siamese_coordinate_loss,
     siamese_loss,
 )
@@ -39,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 LOG_FIELDS = (
     "step", "faces", "seconds", "learning_rate", "loss", "heatmap", "coordinate", "siamese",
-    "agreement", "val_nme", "val_x", "val_y",
+    "agreement", "near", "val_nme", "val_x", "val_y",
 )  # fmt: skip
 
 
@@ -198,6 +199,7 @@ class Trainer:
             + config.coordinate_weight * terms["coordinate"]
             + config.siamese_weight * terms["siamese"]
             + config.siamese_coordinate_weight * terms["agreement"]
+            + config.near_weight * terms["near"]
         )
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -229,17 +231,23 @@ class Trainer:
                 points = points.new_zeros(count, len(self.layout), 2)
             landmarks.append(points)
         flips = torch.rand(faces, generator=self.generator, device=self.device) < config.augment.flip
-        views = random_views(
-            torch.cat(pictures).repeat(config.views, 1, 1, 1),
-            torch.cat(landmarks).repeat(config.views, 1, 1),
-            flips.repeat(config.views),  # both views of a face share its mirror
-            config.network.crop_size,
-            self.layout,
-            config.lean,
-            config.augment,
-            self.generator,
-        )
+        rules = (config.network.crop_size, self.layout, config.lean, config.augment, self.generator)
+        if self.compares_near_views():
+            views = near_views(
+                torch.cat(pictures), torch.cat(landmarks), flips, *rules, reach=config.near_reach
+            )
+        else:
+            views = random_views(
+                torch.cat(pictures).repeat(config.views, 1, 1, 1),
+                torch.cat(landmarks).repeat(config.views, 1, 1),
+                flips.repeat(config.views),  # both views of a face share its mirror
+                *rules,
+            )
         return views, faces - bare
+
+    def compares_near_views(self) -> bool:
+        """Whether the two views of this step are the same but for a small shift."""
+        return self.config.near_every > 0 and self.step % self.config.near_every == 0
 
     def losses(self, stacks: list[Tensor], views: Views, labelled: int) -> dict[str, Tensor]:
         """The terms, each summed over the stacks."""
@@ -256,20 +264,25 @@ class Trainer:
                 crop_to_heatmap @ source_to_second @ torch.linalg.inv(source_to_first) @ self.heatmap_to_crop
             )
         zero = target.new_zeros(())
-        terms = {"heatmap": zero, "coordinate": zero, "siamese": zero, "agreement": zero}
+        terms = {"heatmap": zero, "coordinate": zero, "siamese": zero, "agreement": zero, "near": zero}
         for stack in stacks:
             terms["heatmap"] = terms["heatmap"] + heatmap_loss(stack[chosen], target)
             if config.coordinate_weight > 0:
                 terms["coordinate"] = terms["coordinate"] + coordinate_loss(
                     stack[chosen], points, config.window, config.temperature
                 )
-            if config.views == 2:
-                first, second = stack.chunk(2)
-                terms["siamese"] = terms["siamese"] + siamese_loss(first, second, first_to_second)
-                if config.siamese_coordinate_weight > 0:
-                    terms["agreement"] = terms["agreement"] + siamese_coordinate_loss(
-                        first, second, first_to_second, config.window, config.temperature
-                    )
+            if config.views == 1:
+                continue
+            first, second = stack.chunk(2)
+            decoder = (config.window, config.temperature)
+            if self.compares_near_views():
+                terms["near"] = terms["near"] + near_loss(first, second, first_to_second, *decoder)
+                continue
+            terms["siamese"] = terms["siamese"] + siamese_loss(first, second, first_to_second)
+            if config.siamese_coordinate_weight > 0:
+                terms["agreement"] = terms["agreement"] + siamese_coordinate_loss(
+                    first, second, first_to_second, *decoder
+                )
         return terms
 
     @torch.no_grad()

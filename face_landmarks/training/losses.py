@@ -75,8 +75,29 @@ def siamese_coordinate_loss(
         window: side of the decoder's window.
         temperature: the decoder's tau.
     """
-    ours, _ = decode_heatmaps(first, window=window, temperature=temperature)
-    theirs, _ = decode_heatmaps(second, window=window, temperature=temperature)
-    distance = (ours - transform_points(torch.linalg.inv(first_to_second), theirs)).abs().sum(dim=2)  # (B, K)
+    distance = _difference(first, second, first_to_second, window, temperature).abs().sum(dim=2)  # (B, K)
     close = (distance.detach() < window).float()
     return (distance * close).sum() / close.sum().clamp_min(1)
+
+
+def near_loss(
+    first: Tensor, second: Tensor, first_to_second: Tensor, window: int, temperature: float
+) -> Tensor:
+    """Squared distance between the landmarks of two views a fraction of a cell apart, in cells.
+
+    Nothing but the network's own unsteadiness tells such views apart, so all of it may be pulled on:
+    squared, as it is measured, the landmarks that move most weigh most. Those that the decoder finds at
+    two places, a window apart, are left out. Arguments are those of `siamese_coordinate_loss`.
+    """
+    squared = _difference(first, second, first_to_second, window, temperature).square().sum(dim=2)  # (B, K)
+    close = (squared.detach() < (window / 2) ** 2).float()
+    return (squared * close).sum() / close.sum().clamp_min(1)
+
+
+def _difference(
+    first: Tensor, second: Tensor, first_to_second: Tensor, window: int, temperature: float
+) -> Tensor:
+    """From the second view's landmarks to the first's, (B, K, 2) cells of the first."""
+    ours, _ = decode_heatmaps(first, window=window, temperature=temperature)
+    theirs, _ = decode_heatmaps(second, window=window, temperature=temperature)
+    return ours - transform_points(torch.linalg.inv(first_to_second), theirs)
