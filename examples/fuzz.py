@@ -4,6 +4,7 @@
     python examples/fuzz.py image --seconds 1800
     python examples/fuzz.py pts --seconds 600
     python examples/fuzz.py mat --seconds 600
+    python examples/fuzz.py results --seconds 600
 
 With atheris (libFuzzer for Python) the bytes are steered by the coverage of this package's, Pillow's and
 SciPy's Python code; without it hypothesis edits the seeds. Every input that is read must also obey the
@@ -80,7 +81,32 @@ def check_mat(data: bytes) -> None:
     assert isinstance(points, np.ndarray), type(points)
 
 
-CHECKS: dict[str, Callable[[bytes], None]] = {"image": check_image, "pts": check_pts, "mat": check_mat}
+def check_results(data: bytes) -> None:
+    """Go on from a file of earlier results, or be told that it holds something else and is left alone."""
+    from face_landmarks import Faces, InputError
+    from face_landmarks.folders import _report, _resume, _rows
+
+    path = Path(tempfile.gettempdir()) / "fuzz.jsonl"
+    path.write_bytes(data)
+    try:
+        done = _resume(path, "shr-fan-68")
+    except InputError:
+        assert path.read_bytes() == data, "what was refused is not what it was"
+        return
+    assert data.startswith(path.read_bytes())
+    report = _report(_rows(path), len(done))
+    rows = list(_rows(path))
+    assert report.images + len(report.unreadable) <= len(rows)
+    for row in rows:
+        if "error" not in row:
+            faces = Faces.from_dict(row)
+            again = Faces.from_dict(faces.to_dict())
+            assert np.allclose(faces.landmarks, again.landmarks, rtol=1e-6, atol=1e-3)
+
+
+CHECKS: dict[str, Callable[[bytes], None]] = {
+    "image": check_image, "pts": check_pts, "mat": check_mat, "results": check_results,
+}  # fmt: skip
 
 
 def run_atheris(target: str, arguments: list[str]) -> None:
@@ -88,8 +114,9 @@ def run_atheris(target: str, arguments: list[str]) -> None:
     import atheris
 
     warnings.simplefilter("ignore")  # Pillow's, about the damage it meets
-    readers = ["face_landmarks.images", "face_landmarks.annotations", "face_landmarks.matlab"]
-    with atheris.instrument_imports(include=["PIL", "scipy.io", *readers]):
+    names = ("images", "annotations", "matlab", "results", "folders")
+    readers = [f"face_landmarks.{name}" for name in names]
+    with atheris.instrument_imports(include=["PIL", "scipy.io", "json", *readers]):
         from PIL import Image
 
         for reader in readers:

@@ -23,6 +23,7 @@ from face_landmarks.annotations import write_pts
 from face_landmarks.errors import ImageError, InputError
 from face_landmarks.extras import import_extra
 from face_landmarks.images import read_image
+from face_landmarks.results import Faces
 
 Pixels: TypeAlias = "NDArray[np.uint8]"
 Row: TypeAlias = "dict[str, Any]"
@@ -30,6 +31,7 @@ Row: TypeAlias = "dict[str, Any]"
 _PHOTOS: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 _TOGETHER: Final = 8  # photos aligned at once: their faces share network batches, their rows one write
 _FORMATS: Final = (".jsonl", ".csv", ".parquet")
+_HEAD: Final = b'{"image": "'  # of every line of results
 
 
 @dataclass(frozen=True)
@@ -153,19 +155,33 @@ def _resume(lines: Path, model: str) -> set[str]:
     with lines.open("rb+") as file:
         whole = 0
         for line in file:
+            if not line.startswith(_HEAD[: len(line)]):
+                raise InputError(f"{lines}: expected lines of earlier results, got {line[:40]!r}")
             if not line.endswith(b"\n"):
                 break
-            try:
-                row = json.loads(line)
-                photo, other = row["image"], row["model"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(f"{lines}: expected lines of earlier results, got {line[:40]!r}") from error
+            photo, other = _read_row(lines, line)
             if other != model:
                 raise InputError(f"{lines}: expected results of {model}, got {other}; choose another file")
             done.add(photo)
             whole += len(line)
         file.truncate(whole)
     return done
+
+
+def _read_row(lines: Path, line: bytes) -> tuple[str, str]:
+    """The photo and the model of a whole line, in which all is as `_align` writes it."""
+    try:
+        row = json.loads(line)
+        photo, model = row["image"], row["model"]
+        if not isinstance(photo, str) or not isinstance(model, str):
+            raise TypeError("expected names as text")
+        if "error" not in row:
+            Faces.from_dict(row)
+        elif not isinstance(row["error"], str):
+            raise TypeError("expected an error as text")
+    except (ValueError, KeyError, TypeError, RecursionError, InputError) as error:
+        raise InputError(f"{lines}: expected lines of earlier results, got {line[:40]!r}: {error}") from error
+    return photo, model
 
 
 def _decode(folder: Path, photos: Iterable[str], workers: int) -> Iterator[tuple[str, Pixels | ImageError]]:

@@ -80,7 +80,7 @@ def get_layout(name: str) -> Layout:
     """
     try:
         return LAYOUTS[name]
-    except KeyError:
+    except (KeyError, TypeError):
         raise InputError(f"layout: expected one of {', '.join(LAYOUTS)}, got {name!r}") from None
 
 

@@ -148,16 +148,20 @@ class Faces:
         Raises:
             InputError: something is missing, or not as `Faces` has it.
         """
+        if not isinstance(values, Mapping):
+            raise InputError(f"Faces.from_dict: expected a dict, got {type(values).__name__}")
         needed = [name for name in ("layout", *_SHAPES) if name not in _MAY_BE_UNKNOWN]
         missing = [name for name in needed if name not in values]
         if missing:
-            raise InputError(f"Faces.from_dict: expected {', '.join(missing)}, got {', '.join(values)}")
+            raise InputError(
+                f"Faces.from_dict: expected {', '.join(missing)}, got {', '.join(map(str, values))}"
+            )
         layout = get_layout(values["layout"])
-        if not len(values["boxes"]):
-            return cls.empty(layout)
-        arrays = {name: values[name] for name in needed[1:]}
+        arrays = {name: _numbers(name, values[name]) for name in needed[1:]}
         for name in _MAY_BE_UNKNOWN & values.keys():
-            arrays[name] = np.array(values[name], np.float64)  # None becomes NaN
+            arrays[name] = _numbers(name, values[name], unknown=True)
+        if not any(array.size for array in arrays.values()):
+            return cls.empty(layout)  # nested lists do not say how long the other axes are
         return cls(**arrays, layout=layout)
 
     def to_pandas(self) -> Any:
@@ -276,11 +280,13 @@ def _decimals(array: NDArray[np.float32]) -> Any:
     return numbers.tolist()
 
 
-def _numbers(name: str, values: object) -> NDArray[np.float32]:
-    """Real numbers as a new float32 array."""
+def _numbers(name: str, values: object, unknown: bool = False) -> NDArray[np.float32]:
+    """Real numbers as a new float32 array; if they may be unknown, None becomes NaN."""
     try:
         array = np.asarray(values)
-    except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, tensors not on the CPU
+        if unknown and array.dtype == object:
+            array = array.astype(np.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # ragged, or not on the CPU
         raise InputError(f"Faces.{name}: expected an array, got {type(values).__name__}: {error}") from error
     if array.dtype.kind not in "iuf":
         raise InputError(f"Faces.{name}: expected numbers, got dtype {array.dtype}")

@@ -174,14 +174,24 @@ def test_what_cannot_be_done_is_refused(aligner, photos, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "message"), [("[1, 2]", "earlier results"), ('{"image": "a", "model": "b"}', "results of shr")]
+    ("line", "message"),
+    [
+        ("a note without an end of line", "earlier results"),
+        ("[1, 2]\n", "earlier results"),
+        ('{"image": "a"}\n', "earlier results"),
+        ('{"image": ["a"], "model": "shr-fan-68-fast", "error": ""}\n', "earlier results"),
+        ('{"image": "a", "model": "shr-fan-68-fast"}\n', "earlier results"),
+        ('{"image": "a", "model": "shr-fan-68-fast", "error": ["cannot decode"]}\n', "earlier results"),
+        ('{"image": "a", "model": "shr-fan-68-fast", "error": ' + 5000 * "[" + "\n", "earlier results"),
+        ('{"image": "a", "model": "b", "error": "cannot decode"}\n', "results of shr"),
+    ],
 )
 def test_a_file_of_another_kind_or_model_is_left_alone(aligner, photos, tmp_path, line, message):
     out = tmp_path / "out.jsonl"
-    out.write_text(line + "\n")
+    out.write_text(line)
     with pytest.raises(InputError, match=message):
         align_folder(aligner, photos, out)
-    assert out.read_text() == line + "\n"
+    assert out.read_text() == line
 
 
 def test_the_command_lists_what_it_could_not_read(photos, tmp_path, capsys):

@@ -143,7 +143,7 @@ def fuzz():
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's, about the damage it meets
-@pytest.mark.parametrize("target", ["image", "pts"])
+@pytest.mark.parametrize("target", ["image", "pts", "results"])
 def test_every_seed_of_the_fuzzer_is_read_or_refused(fuzz, target):
     seeds = [path for path in SEEDS if path.parent.name == target]
     assert len(seeds) >= 8
@@ -152,7 +152,7 @@ def test_every_seed_of_the_fuzzer_is_read_or_refused(fuzz, target):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("target", ["image", "pts"])
+@pytest.mark.parametrize("target", ["image", "pts", "results"])
 def test_the_fuzzer_works_without_atheris(fuzz, target, capsys):
     assert fuzz.edit_seeds(target, seconds=0.01) == 0
     assert "executions without a finding" in capsys.readouterr().out

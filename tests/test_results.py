@@ -210,6 +210,27 @@ def test_json_gives_the_same_faces_back(count: int) -> None:
         Faces.from_dict({name: value for name, value in faces.to_dict().items() if name != "box_scores"})
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layout": "ibug-86"}, "expected one of ibug-68"),
+        ({"layout": ["ibug-68"]}, "expected one of ibug-68"),
+        ({"boxes": 3}, "boxes: expected shape"),
+        ({"boxes": []}, "boxes: expected shape"),
+        ({"landmarks": [[1, 2], [3]]}, "landmarks: expected an array"),
+        ({"landmark_scores": "high"}, "landmark_scores: expected numbers"),
+        ({"landmark_errors": [["low"]]}, "landmark_errors: expected numbers"),
+        ({"landmark_errors": [[None, [1]]]}, "landmark_errors: expected an array"),
+        ({"box_scores": [None, None]}, "box_scores: expected numbers"),
+    ],
+)
+def test_a_dict_of_other_things_is_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Faces.from_dict({**some_faces().to_dict(), **change})
+    with pytest.raises(InputError, match="expected a dict, got list"):
+        Faces.from_dict([])  # type: ignore[arg-type]
+
+
 def test_errors_that_are_not_known_are_nan_and_null_in_json() -> None:
     arrays = some_arrays()
     del arrays["landmark_errors"]
