@@ -241,7 +241,7 @@ def _cache(options: argparse.Namespace) -> int:
 
 
 def _train(words: list[str]) -> int:
-    """Hand over to `python -m face_landmarks.training`."""
+    """Hand over to the parser of the training wing."""
     train: Callable[[Sequence[str]], int] = import_module("face_landmarks.training.__main__").main
     return train(words)
 
@@ -374,7 +374,7 @@ def _parser() -> argparse.ArgumentParser:
     cache.add_argument("action", nargs="?", choices=("list", "verify", "clear"), default="list")
     cache.set_defaults(run=_cache)
 
-    commands.add_parser("train", help="train a model: the same as python -m face_landmarks.training")
+    commands.add_parser("train", help="train a model")
     return parser
 
 

@@ -1,1 +1,1 @@
-"""The training recipe: data, augmentation, losses and the loop (`python -m face_landmarks.training`)."""
+"""The training recipe: data, augmentation, losses and the loop (`face-landmarks train`)."""

@@ -1,4 +1,4 @@
-"""`python -m face_landmarks.training`: train a recipe on folders of photos, or on a benchmark's files."""
+"""Train a recipe on folders of photos, or on a benchmark's files."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def _initial_weights(model: str, config: TrainConfig) -> dict[str, torch.Tensor]
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m face_landmarks.training", description=__doc__)
+    parser = argparse.ArgumentParser(prog="face-landmarks train", description=__doc__)
     add = parser.add_argument
     add("--recipe", choices=sorted(RECIPES), default="shr-fan-68-fast")
     add("--root", metavar="DIR", help="the official files of the recipe's benchmark, to train on")
