@@ -5,10 +5,12 @@ face-alignment 1.5    its FAN-4 with random weights, for its own cannot always b
 dlib                  with the 68-point model of face_recognition_models; its HOG detector
 mediapipe             FaceMesh, detection included
 PFLD                  an ONNX file of one's own, by ONNX Runtime, without cropping
+MobileNetV2           torchvision's, of which PFLD is made, at PFLD's 112 px: random weights, ONNX Runtime
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,13 +32,26 @@ def peers(pixels: np.ndarray, box: np.ndarray, pfld: Path | None = None) -> Iter
 
         mesh = mediapipe.solutions.face_mesh.FaceMesh(static_image_mode=True)
         yield "mediapipe, from the photo", lambda: mesh.process(pixels)
-    if pfld:
-        import onnxruntime
+    if find_spec("onnxruntime") and pfld:
+        yield _onnx(pfld.stem, pfld)
+    if find_spec("onnxruntime") and find_spec("onnxscript") and find_spec("torchvision"):
+        from torchvision.models import mobilenet_v2
 
-        session = onnxruntime.InferenceSession(pfld, providers=["CPUExecutionProvider"])
-        source = session.get_inputs()[0]
-        crop = np.zeros([side if isinstance(side, int) else 1 for side in source.shape], np.float32)
-        yield f"{pfld.stem}, network alone, from a box", lambda: session.run(None, {source.name: crop})
+        file = io.BytesIO()
+        example = (torch.zeros(1, 3, 112, 112),)
+        torch.onnx.export(mobilenet_v2(num_classes=2 * 68).eval(), example, file, dynamo=True, verbose=False)
+        yield _onnx("MobileNetV2", file.getvalue())
+
+
+def _onnx(name: str, model: Path | bytes) -> Work:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    source = session.get_inputs()[0]
+    crop = np.zeros([side if isinstance(side, int) else 1 for side in source.shape], np.float32)
+    return f"{name}, network alone, from a box", lambda: session.run(None, {source.name: crop})
 
 
 def _face_alignment(pixels: np.ndarray, box: np.ndarray) -> Iterator[Work]:
