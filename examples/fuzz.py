@@ -89,7 +89,9 @@ def check_results(data: bytes) -> None:
     path = Path(tempfile.gettempdir()) / "fuzz.jsonl"
     path.write_bytes(data)
     try:
-        done = _resume(path, "shr-fan-68")
+        done = _resume(
+            path, path.parent, {"model": "shr-fan-68", "weights": None, "flip": False, "refine": False}
+        )
     except InputError:
         assert path.read_bytes() == data, "what was refused is not what it was"
         return

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from face_landmarks import FaceAligner, read_image
 from face_landmarks.errors import ImageError
+from face_landmarks.folders import settings_of
 
 PHOTOS = ["jpg", "jpeg", "png", "bmp", "webp", "tif", "tiff"]
 
@@ -40,9 +41,10 @@ class Align:
             {"error": str(photo)} if isinstance(photo, ImageError) else next(results).to_dict()
             for photo in photos
         ]
+        heads = [{"bytes": len(data), **settings_of(self.aligner)} for data in batch["bytes"]]
         return {
             "path": list(batch["path"]),
-            "row": [json.dumps({"model": self.aligner.card.name, **row}) for row in rows],
+            "row": [json.dumps(head | row) for head, row in zip(heads, rows, strict=True)],
         }
 
 

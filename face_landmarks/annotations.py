@@ -32,8 +32,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from face_landmarks.errors import AnnotationError, InputError
 
+PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})  # in folders
+
 _LOGGER = logging.getLogger(__name__)
-_PHOTOS = frozenset({".jpg", ".jpeg", ".png", ".bmp"})
 _LARGEST = 2**24  # up to here float32 knows every whole pixel
 _HEADER = re.compile(r"\s*(version:\s*\S+\s+)?(n_points:\s*(?P<count>\d{1,18})\s*)?")
 _NUMBERED = re.compile(r"(?P<name>.+)\.(?P<number>\d+)")
@@ -136,7 +137,7 @@ def read_folder(root: str | os.PathLike[str]) -> list[AnnotatedImage]:
     files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     photos: dict[str, list[Path]] = defaultdict(list)
     for path in files:
-        if path.suffix.lower() in _PHOTOS:
+        if path.suffix.lower() in PHOTO_SUFFIXES:
             photos[path.stem].append(path)
 
     faces: dict[Path, list[tuple[int, Path]]] = defaultdict(list)

@@ -9,6 +9,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,8 +20,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from face_landmarks.aligner import FaceAligner
-from face_landmarks.annotations import write_pts
-from face_landmarks.errors import ImageError, InputError
+from face_landmarks.annotations import PHOTO_SUFFIXES, write_pts
+from face_landmarks.errors import FaceLandmarksError, ImageError, InputError
 from face_landmarks.extras import import_extra
 from face_landmarks.images import read_image
 from face_landmarks.results import Faces
@@ -28,7 +29,6 @@ from face_landmarks.results import Faces
 Pixels: TypeAlias = "NDArray[np.uint8]"
 Row: TypeAlias = "dict[str, Any]"
 
-_PHOTOS: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 _TOGETHER: Final = 8  # photos aligned at once: their faces share network batches, their rows one write
 _FORMATS: Final = (".jsonl", ".csv", ".parquet")
 _HEAD: Final = b'{"image": "'  # of every line of results
@@ -68,14 +68,16 @@ def align_folder(
     =============  ===============================================================================
     `out`          holds
     =============  ===============================================================================
-    NAME.jsonl     per photo {"image", "model", and `Faces.to_dict()`} or {"image", "model", "error"};
-                   called again when it is finished, only photos that are new are looked at
+    NAME.jsonl     per photo "image", its size in "bytes", the "model", its "weights" (SHA-256), "flip" and
+                   "refine", and `Faces.to_dict()` or "error"; called again when it is finished, only
+                   photos that are new are looked at
     NAME.csv       per face its photo, number, box, box score, and x_0, y_0, score_0, error_0, x_1, ...
     NAME.parquet   the same; needs pandas and pyarrow
     NAME           a folder with NAME.pts per face, NAME.1.pts, NAME.2.pts where there are several
     =============  ===============================================================================
 
-    Until they are finished, the last three keep their lines in a .jsonl file of that name.
+    Until they are finished, the last three keep their lines in NAME.csv.jsonl, NAME.parquet.jsonl or
+    NAME.pts.jsonl.
 
     Args:
         aligner: with a detector.
@@ -86,7 +88,8 @@ def align_folder(
         progress: show a bar on stderr.
 
     Raises:
-        InputError: no such folder, an unusable `out`, or lines in it that are of another model.
+        InputError: no such folder, an unusable `out`, or one that holds results of another model, of other
+            settings or photos, or anything else.
         MissingDependencyError: .parquet without pandas and pyarrow.
     """
     folder, out = Path(folder), Path(out)
@@ -98,33 +101,57 @@ def align_folder(
     if out.suffix == ".parquet":
         _pandas()
     if not out.suffix:
+        out = out.resolve()  # "." and ".." have no name
         _check_stems(photos)
-    lines = out if out.suffix == ".jsonl" else out.with_name(out.name + ".jsonl")
+    lines = (
+        out if out.suffix == ".jsonl" else out.with_name(f"{out.name}{'' if out.suffix else '.pts'}.jsonl")
+    )
+    if lines != out and not lines.exists():
+        _check_free(out, photos)
 
-    try:
+    with _writing(out):
         lines.parent.mkdir(parents=True, exist_ok=True)
-        done = _resume(lines, aligner.card.name)
-        with lines.open("a", encoding="utf-8") as file:
-            waiting = [photo for photo in photos if photo not in done]
-            bar = tqdm(
-                total=len(photos), initial=len(photos) - len(waiting), unit=" photos", disable=not progress
-            )
-            with bar:
-                decoded = _decode(folder, waiting, workers)
-                while some := list(islice(decoded, _TOGETHER)):
-                    file.write("".join(json.dumps(row) + "\n" for row in _align(aligner, some)))
+        done = _resume(lines, folder, settings_of(aligner))
+        file = lines.open("a", encoding="utf-8")
+    with file:
+        waiting = [photo for photo in photos if photo not in done]
+        bar = tqdm(
+            total=len(photos), initial=len(photos) - len(waiting), unit=" photos", disable=not progress
+        )
+        with bar:
+            decoded = _decode(folder, waiting, workers)
+            while some := list(islice(decoded, _TOGETHER)):
+                rows = list(_align(aligner, folder, some))
+                with _writing(out):
+                    file.write("".join(json.dumps(row) + "\n" for row in rows))
                     file.flush()
-                    bar.update(len(some))
+                bar.update(len(some))
+    with _writing(out):
         if lines != out:
             _convert(lines, out)
         report = _report(_rows(lines), len(done))
         if lines != out:
             lines.unlink()
+    return report
+
+
+def settings_of(aligner: FaceAligner) -> Row:
+    """What a line of results says of the aligner that made it; lines of different ones are not mixed."""
+    card = aligner.card
+    weights = card.file.sha256 if card.file else None
+    return {"model": card.name, "weights": weights, "flip": aligner.flip, "refine": aligner.refine}
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except FaceLandmarksError:
+        raise
     except OSError as error:
         raise InputError(
             f"{error.filename or out}: expected a place to write to, got {error.strerror}"
         ) from error
-    return report
 
 
 def _photos(folder: Path, recursive: bool) -> list[str]:
@@ -135,19 +162,39 @@ def _photos(folder: Path, recursive: bool) -> list[str]:
     return sorted(
         path.as_posix()
         for path in found
-        if path.suffix.lower() in _PHOTOS and not any(part.startswith(".") for part in path.parts)
+        if path.suffix.lower() in PHOTO_SUFFIXES and not any(part.startswith(".") for part in path.parts)
     )
 
 
 def _check_stems(photos: Iterable[str]) -> None:
-    for stem, count in Counter(str(Path(photo).with_suffix("")) for photo in photos).items():
+    """Whether every face's .pts file has a name of its own, however many faces a photo has."""
+    stems = Counter(str(Path(photo).with_suffix("")) for photo in photos)
+    for stem, count in stems.items():
         if count > 1:
             raise InputError(
                 f"out: expected one photo named {stem}.*, as .pts files are named after them, got {count}"
             )
+        whole, _, number = stem.rpartition(".")
+        if number.isdecimal() and whole in stems:
+            raise InputError(
+                f"out: expected no photo named {stem}.* beside {whole}.*, whose faces may get its .pts file"
+            )
 
 
-def _resume(lines: Path, model: str) -> set[str]:
+def _check_free(out: Path, photos: Iterable[str]) -> None:
+    """Whether nothing would be written over: a table, or .pts files by an annotator's hand, say."""
+    if out.suffix:
+        if out.exists():
+            raise InputError(f"out: expected a new file, as only .jsonl files are added to, got {out}")
+        return
+    for photo in photos:
+        stem = out / Path(photo).with_suffix("")
+        for path in (stem.with_name(f"{stem.name}.pts"), stem.with_name(f"{stem.name}.1.pts")):
+            if path.exists():
+                raise InputError(f"out: expected a folder without landmarks of {photo}, got {path}")
+
+
+def _resume(lines: Path, folder: Path, settings: Row) -> set[str]:
     """The photos that are done; what a stopped run left of its last line is cut off."""
     done: set[str] = set()
     if not lines.exists():
@@ -159,29 +206,45 @@ def _resume(lines: Path, model: str) -> set[str]:
                 raise InputError(f"{lines}: expected lines of earlier results, got {line[:40]!r}")
             if not line.endswith(b"\n"):
                 break
-            photo, other = _read_row(lines, line)
-            if other != model:
-                raise InputError(f"{lines}: expected results of {model}, got {other}; choose another file")
-            done.add(photo)
+            row = _read_row(lines, line)
+            for name, value in settings.items():
+                if row[name] != value:
+                    raise InputError(
+                        f"{lines}: expected results of {name} {value}, got {row[name]}; choose another file"
+                    )
+            if _size(folder / row["image"]) not in (row["bytes"], None):
+                raise InputError(
+                    f"{lines}: expected results of the photos in {folder}, got those of another "
+                    f"{row['image']}; choose another file"
+                )
+            done.add(row["image"])
             whole += len(line)
         file.truncate(whole)
     return done
 
 
-def _read_row(lines: Path, line: bytes) -> tuple[str, str]:
-    """The photo and the model of a whole line, in which all is as `_align` writes it."""
+def _read_row(lines: Path, line: bytes) -> Row:
+    """A whole line, in which all is as `_align` writes it."""
     try:
-        row = json.loads(line)
-        photo, model = row["image"], row["model"]
-        if not isinstance(photo, str) or not isinstance(model, str):
-            raise TypeError("expected names as text")
+        row: Row = json.loads(line)
+        missing = [name for name in ("bytes", "model", "weights", "flip", "refine") if name not in row]
+        if missing or not isinstance(row["image"], str):
+            raise TypeError(f"expected the name of a photo, {', '.join(missing)}")
         if "error" not in row:
             Faces.from_dict(row)
         elif not isinstance(row["error"], str):
             raise TypeError("expected an error as text")
-    except (ValueError, KeyError, TypeError, RecursionError, InputError) as error:
+    except (ValueError, TypeError, RecursionError, InputError) as error:
         raise InputError(f"{lines}: expected lines of earlier results, got {line[:40]!r}: {error}") from error
-    return photo, model
+    return row
+
+
+def _size(photo: Path) -> int | None:
+    """Of a photo's file, in bytes; None if it cannot be told."""
+    try:
+        return photo.stat().st_size
+    except (OSError, ValueError):
+        return None
 
 
 def _decode(folder: Path, photos: Iterable[str], workers: int) -> Iterator[tuple[str, Pixels | ImageError]]:
@@ -204,10 +267,12 @@ def _decode(folder: Path, photos: Iterable[str], workers: int) -> Iterator[tuple
             yield first, future.result()
 
 
-def _align(aligner: FaceAligner, photos: list[tuple[str, Pixels | ImageError]]) -> Iterator[Row]:
+def _align(
+    aligner: FaceAligner, folder: Path, photos: list[tuple[str, Pixels | ImageError]]
+) -> Iterator[Row]:
     results = iter(aligner.align_batch(p for _, p in photos if not isinstance(p, ImageError)))
     for photo, pixels in photos:
-        head = {"image": photo, "model": aligner.card.name}
+        head = {"image": photo, "bytes": _size(folder / photo), **settings_of(aligner)}
         yield head | ({"error": str(pixels)} if isinstance(pixels, ImageError) else next(results).to_dict())
 
 
@@ -252,10 +317,11 @@ def _convert(lines: Path, out: Path) -> None:
 def _faces(rows: Iterable[Row]) -> Iterator[Row]:
     """A flat row per face."""
     for row in rows:
+        photo = os.fsencode(row["image"]).decode("utf-8", "backslashreplace")  # names need not be text
         for number, box in enumerate(row.get("boxes", ())):
             arrays = (row[name][number] for name in ("landmarks", "landmark_scores", "landmark_errors"))
             yield {
-                "image": row["image"],
+                "image": photo,
                 "face": number,
                 **dict(zip(("x0", "y0", "x1", "y1"), box, strict=True)),
                 "score": row["box_scores"][number],

@@ -19,6 +19,7 @@ from face_landmarks.folders import align_folder
 
 ASTRONAUT = Path(__file__).parents[1] / "examples" / "data" / "astronaut.jpg"
 BOX = [[178.0, 59.0, 267.0, 175.0]]
+SETTINGS = '"bytes": 9, "model": "b", "weights": null, "flip": false, "refine": false'
 
 
 def detect(image):
@@ -171,6 +172,9 @@ def test_what_cannot_be_done_is_refused(aligner, photos, tmp_path):
     (photos / "a.png").write_bytes(b"")
     with pytest.raises(InputError, match="one photo named a"):
         align_folder(aligner, photos, tmp_path / "pts")
+    (photos / "a.png").rename(photos / "a.1.png")
+    with pytest.raises(InputError, match=r"no photo named a\.1\.\* beside a\.\*"):
+        align_folder(aligner, photos, tmp_path / "pts")
 
 
 @pytest.mark.parametrize(
@@ -179,11 +183,15 @@ def test_what_cannot_be_done_is_refused(aligner, photos, tmp_path):
         ("a note without an end of line", "earlier results"),
         ("[1, 2]\n", "earlier results"),
         ('{"image": "a"}\n', "earlier results"),
-        ('{"image": ["a"], "model": "shr-fan-68-fast", "error": ""}\n', "earlier results"),
-        ('{"image": "a", "model": "shr-fan-68-fast"}\n', "earlier results"),
-        ('{"image": "a", "model": "shr-fan-68-fast", "error": ["cannot decode"]}\n', "earlier results"),
-        ('{"image": "a", "model": "shr-fan-68-fast", "error": ' + 5000 * "[" + "\n", "earlier results"),
-        ('{"image": "a", "model": "b", "error": "cannot decode"}\n', "results of shr"),
+        ('{"image": "a", "error": "cannot decode"}\n', "expected the name of a photo, bytes, model, weights"),
+        (f'{{"image": ["a"], {SETTINGS}, "error": ""}}\n', "earlier results"),
+        (f'{{"image": "a", {SETTINGS}}}\n', "expected layout, landmarks"),
+        (f'{{"image": "a", {SETTINGS}, "error": ["cannot decode"]}}\n', "expected an error as text"),
+        (f'{{"image": "a", {SETTINGS}, "error": {5000 * "["}\n', "earlier results"),
+        (
+            f'{{"image": "a", {SETTINGS}, "error": "cannot decode"}}\n',
+            "results of model shr-fan-68-fast, got b",
+        ),
     ],
 )
 def test_a_file_of_another_kind_or_model_is_left_alone(aligner, photos, tmp_path, line, message):
@@ -192,6 +200,57 @@ def test_a_file_of_another_kind_or_model_is_left_alone(aligner, photos, tmp_path
     with pytest.raises(InputError, match=message):
         align_folder(aligner, photos, out)
     assert out.read_text() == line
+
+
+def test_results_of_other_photos_or_settings_are_not_mixed(aligner, photos, tmp_path):
+    out, others = tmp_path / "out.jsonl", tmp_path / "others"
+    align_folder(aligner, photos, out)
+    before = out.read_bytes()
+    others.mkdir()
+    (others / "a.jpg").write_bytes((photos / "d.jpg").read_bytes())
+    with pytest.raises(InputError, match=r"those of another a\.jpg"):
+        align_folder(aligner, others, out)
+    mirrored = FaceAligner("shr-fan-68-fast", detector=detect, device="cpu", flip=True)
+    with pytest.raises(InputError, match="results of flip True, got False"):
+        align_folder(mirrored, photos, out)
+    assert out.read_bytes() == before
+
+
+def test_finished_lines_are_not_those_of_an_unfinished_folder_of_pts_files(aligner, photos, tmp_path):
+    align_folder(aligner, photos, tmp_path / "out.jsonl")
+    before = (tmp_path / "out.jsonl").read_bytes()
+    align_folder(aligner, photos, tmp_path / "out")
+    assert (tmp_path / "out.jsonl").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.jsonl", "photos"]
+
+
+@pytest.mark.parametrize("name", ["a.pts", "b.1.pts"])
+def test_landmarks_that_are_there_are_not_written_over(aligner, photos, name, monkeypatch):
+    monkeypatch.chdir(photos)
+    Path(name).write_text("by hand")
+    with pytest.raises(InputError, match=f"expected a folder without landmarks .* got .*{name}"):
+        align_folder(aligner, ".", ".")
+    assert Path(name).read_text() == "by hand"
+    Path(name).unlink()
+    assert align_folder(aligner, ".", ".").faces == 4
+    assert Path("a.pts").exists() and Path("b.2.pts").exists()
+
+
+def test_names_need_not_be_text(aligner, photos, tmp_path):
+    try:
+        (photos / "a.jpg").rename(photos / "a\udce9.jpg")
+    except (OSError, UnicodeError):
+        pytest.skip("this file system has no such names")
+    align_folder(aligner, photos, tmp_path / "out.csv")
+    assert r"a\xe9.jpg,0," in (tmp_path / "out.csv").read_text()
+
+
+def test_what_a_detector_raises_is_passed_on(photos, tmp_path):
+    def fails(image):
+        raise ConnectionRefusedError("nobody there")
+
+    with pytest.raises(ConnectionRefusedError):
+        align_folder(FaceAligner("shr-fan-68-fast", detector=fails), photos, tmp_path / "out.jsonl")
 
 
 def test_the_command_lists_what_it_could_not_read(photos, tmp_path, capsys):
