@@ -22,7 +22,7 @@ from face_landmarks import FaceAligner, ModelCard
 from face_landmarks.aligner import load_model
 from face_landmarks.annotations import read_folder
 from face_landmarks.evaluation import BoxSource, evaluate
-from face_landmarks.hourglass import HourglassConfig
+from face_landmarks.hourglass import config_of as network_of
 from face_landmarks.training.config import TrainConfig
 from face_landmarks.training.data import load_faces
 from face_landmarks.training.export import calibrate, export_model, load_config
@@ -92,7 +92,7 @@ def main() -> None:
 def config_of(card: ModelCard) -> TrainConfig:
     """As much of a model's configuration as its card tells."""
     return TrainConfig(
-        network=HourglassConfig(**card.network),
+        network=network_of(card),
         crop_scale=card.crop_scale,
         crop_shift=card.crop_shift,
         window=card.window,

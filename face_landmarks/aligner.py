@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from face_landmarks.backends import Backend, RuntimeNetwork, check_backend
 from face_landmarks.confidence import expected_errors
 from face_landmarks.detection import Detector, check_boxes, run_detector
+from face_landmarks.devices import choose_device
 from face_landmarks.errors import InputError
 from face_landmarks.export import export_onnx
 from face_landmarks.forking import settle_threads
@@ -33,8 +34,8 @@ from face_landmarks.geometry import (
 )
 from face_landmarks.heatmap import decode_heatmaps
 from face_landmarks.hourglass import (
-    HourglassConfig,
     StackedHourglass,
+    config_of,
     convert_fan_state_dict,
     fold_batch_norms,
 )
@@ -124,8 +125,9 @@ def load_model(model: str | os.PathLike[str] = "shr-fan-68", *, sha256: str | No
         UnknownModelError: no such name.
         WeightsError: the weights cannot be had, are damaged, or do not fit their card.
     """
+    settle_threads()
     card, state = load_weights(model, sha256=sha256)
-    config = HourglassConfig(**card.network)
+    config = config_of(card)
     network = StackedHourglass(config)
     if card.format == "fan":
         state = convert_fan_state_dict(state, config)
@@ -193,7 +195,7 @@ class FaceAligner:
             raise InputError(f"detector: expected 'mtcnn', a callable or None, got {detector!r}")
         if dtype is not None and not dtype.is_floating_point:
             raise InputError(f"dtype: expected a floating type, got {dtype}")
-        self.device = _choose_device("cpu" if device is None and backend != "torch" else device)
+        self.device = choose_device("cpu" if device is None and backend != "torch" else device)
         self.dtype = dtype or torch.float32
         check_backend(backend, self.device, self.dtype)
         self.backend = backend
@@ -204,7 +206,7 @@ class FaceAligner:
             model = load_model(model, sha256=sha256)
         self.card = model.card
         self.layout: Layout = get_layout(model.card.layout)
-        if refine and not _tells_its_box(self.layout):
+        if refine and not self.layout.tells_its_box:
             raise InputError(f"refine: expected a layout with the line of the jaw, got {self.layout.name}")
         network = copy.deepcopy(model.network).eval().requires_grad_(False)  # the caller's stays as it is
         self.network: nn.Module | RuntimeNetwork
@@ -368,7 +370,7 @@ class FaceAligner:
             for turned, roll in ((lying, math.pi / 2), (boxes, math.pi), (lying, -math.pi / 2)):
                 look = self._look_again(look, doubtful, photos, turned, torch.full((len(boxes),), roll))
 
-        if (self.refine or len(doubtful)) and _tells_its_box(self.layout):
+        if (self.refine or len(doubtful)) and self.layout.tells_its_box:
             upright, rolls = upright_boxes(look.landmarks, self.layout.eyes)
             shaped = _sides(upright) > _SMALLEST_FACE * _sides(boxes)  # landmarks in a heap have no box
             chosen = everyone if self.refine else doubtful
@@ -432,25 +434,6 @@ class FaceAligner:
         offset = torch.zeros_like(points)
         offset[..., 0] = self.card.lean * inter_ocular.unsqueeze(1)
         return points + offset
-
-
-def _tells_its_box(layout: Layout) -> bool:
-    """Whether landmarks reach from jaw to eyebrows, as `boxes_from_landmarks` needs them."""
-    return "jaw" in layout.groups
-
-
-def _choose_device(device: str | torch.device | None) -> torch.device:
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(
-            f"device: expected a torch device such as 'cpu' or 'cuda:0', got {device!r}"
-        ) from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device: expected one that is present, got {device!r}; CUDA is not available")
-    return chosen
 
 
 def _pairs(

@@ -31,6 +31,18 @@ _IR: Final = 9  # of the file format: the newest that the oldest runtimes suppor
 _EXTRAS: Final = {"onnxruntime": "onnx", "openvino": "openvino"}
 _PRECISIONS: Final = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 
+_compiling = threading.Lock()
+
+
+def _renew_lock() -> None:
+    """In a forked process, where the thread that held it may not have come along."""
+    global _compiling
+    _compiling = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
 
 def check_backend(backend: str, device: torch.device, dtype: torch.dtype) -> None:
     """Whether a runtime can do what is asked of it.
@@ -76,12 +88,14 @@ class RuntimeNetwork:
 
     def __call__(self, crops: Tensor) -> Tensor:
         """Heatmaps (B, K, H, W) float32 of crops (B, 3, S, S) float32, both on the CPU."""
-        if self._process != os.getpid():
-            self._left_behind = (
-                self._run
-            )  # its threads are in the parent, and to delete it is to wait for them
-            self._compile()
-        return torch.from_numpy(self._run(np.ascontiguousarray(crops.numpy())))
+        process, run = self._compiled
+        if process != os.getpid():
+            with _compiling:
+                process, run = self._compiled
+                if process != os.getpid():  # no other thread has been here
+                    self._left_behind = run  # its threads are in the parent: to delete it is to wait for them
+                    run = self._compile()
+        return torch.from_numpy(run(np.ascontiguousarray(crops.numpy())))
 
     def __getstate__(self) -> dict[str, Any]:
         return {"backend": self.backend, "dtype": self.dtype, "_graph": self._graph}
@@ -90,12 +104,11 @@ class RuntimeNetwork:
         self.__dict__.update(state)
         self._compile()
 
-    def _compile(self) -> None:
-        self._process = os.getpid()
-        if self.backend == "openvino":
-            self._run = _compile_openvino(self._graph, self.dtype)
-        else:
-            self._run = _compile_onnxruntime(self._graph)
+    def _compile(self) -> Run:
+        openvino = self.backend == "openvino"
+        run = _compile_openvino(self._graph, self.dtype) if openvino else _compile_onnxruntime(self._graph)
+        self._compiled = os.getpid(), run
+        return run
 
 
 def write_graph(network: nn.Module) -> bytes:

@@ -1,8 +1,8 @@
 """The `face-landmarks` command.
 
 Exit codes: 0 all done; 1 some photos could not be read (the others are done), a video ended early, or
-the cache holds a damaged file; 2 nothing was done, because an argument, a model, a video or a folder
-cannot be used.
+the cache holds a damaged file; 2 the command could not be carried out, because an argument, a model, a video
+or a folder cannot be used.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -28,8 +29,9 @@ from face_landmarks.annotations import read_folder
 from face_landmarks.benchmarks import BENCHMARKS, get_benchmark
 from face_landmarks.errors import FaceLandmarksError, ImageError, InputError
 from face_landmarks.evaluation import evaluate, evaluate_benchmark
+from face_landmarks.extras import import_extra
 from face_landmarks.folders import align_folder
-from face_landmarks.hourglass import HourglassConfig, complexity
+from face_landmarks.hourglass import complexity, config_of
 from face_landmarks.plotting import draw_faces, save_ced
 from face_landmarks.video import FaceTracker, Video, VideoWriter
 from face_landmarks.weights import (
@@ -65,8 +67,10 @@ def _align(options: argparse.Namespace) -> int:
         return _align_folder(options)
     if folders := [photo for photo in options.photos if Path(photo).is_dir()]:
         raise InputError(f"expected photos, got the folder {folders[0]!r}; --out PATH aligns a whole folder")
-    aligner = _aligner(options)
     draw = _drawing_path(options.draw, options.photos)
+    drawings = [str(draw(photo)) for photo in options.photos] if options.draw else []
+    _check_targets(options.photos, options.json, *drawings)
+    aligner = _aligner(options)
     results, unreadable = [], 0
     for photo in options.photos:
         try:
@@ -116,7 +120,17 @@ def _drawing_path(target: str | None, photos: Sequence[str]) -> Callable[[str], 
     return lambda photo: folder / f"{Path(photo).stem}.png"
 
 
+def _check_targets(sources: Sequence[str], *targets: str | None) -> None:
+    """Whether nothing that is read would be written over, and nothing be written twice."""
+    places = [os.path.realpath(target) for target in targets if target]
+    if len(set(places)) < len(places):
+        raise InputError("expected files of different names to write to")
+    if both := set(places) & {os.path.realpath(source) for source in sources}:
+        raise InputError(f"expected another file to write to than {both.pop()}, which is read")
+
+
 def _video(options: argparse.Namespace) -> int:
+    _check_targets([options.video], options.draw, options.json)
     video = Video(int(options.video) if options.video.isdecimal() else options.video)
     tracker = FaceTracker(
         _aligner(options),
@@ -153,7 +167,7 @@ def _video(options: argparse.Namespace) -> int:
 
 def _models(options: argparse.Namespace) -> int:
     cards = [get_card(name) for name in list_models()]
-    costs = [complexity(HourglassConfig(**card.network)) for card in cards]
+    costs = [complexity(config_of(card)) for card in cards]
     if options.json:
         listed = [
             {**card.to_dict(), "parameters": parameters, "multiply_adds": products}
@@ -180,6 +194,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         return _evaluate_benchmark(options)
     if options.root:
         raise InputError("--root: expected it with --benchmark alone")
+    _prepare_folder(options.save)
     evaluation = evaluate(
         _aligner(options),
         read_folder(options.folder),
@@ -197,6 +212,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _evaluate_benchmark(options: argparse.Namespace) -> int:
     if not options.root or options.normaliser:
         raise InputError("--benchmark: expected --root, and no --normaliser, which the protocol gives")
+    _prepare_folder(options.save)
     result = evaluate_benchmark(
         _aligner(options),
         get_benchmark(options.benchmark),
@@ -209,6 +225,18 @@ def _evaluate_benchmark(options: argparse.Namespace) -> int:
         result.save(options.save)
         save_ced(result.errors(), Path(options.save) / "ced.png")
     return 0
+
+
+def _prepare_folder(save: str | None) -> None:
+    """Before the work, prove that its scores can be saved and plotted."""
+    if save:
+        import_extra("matplotlib", "plot", "plots")
+        try:
+            Path(save).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"--save: expected a folder to write to, got {save}: {error.strerror}"
+            ) from error
 
 
 def _export(options: argparse.Namespace) -> int:

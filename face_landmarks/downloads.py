@@ -320,6 +320,8 @@ def _answer(session: requests.Session, url: str, headers: dict[str, str]) -> Ite
     except requests.RequestException as error:
         hopeless = isinstance(error, (ValueError, requests.TooManyRedirects))
         raise _SetbackError(str(error), final=hopeless) from error
+    except OSError as error:  # a bundle of certificates that is not there
+        raise _SetbackError(str(error), final=True) from error
     with response:
         status = response.status_code
         if status not in (200, *((206, 416) if headers else ())):

@@ -17,5 +17,5 @@ def settle_threads() -> None:
     """
     global _process
     if _process != os.getpid():
-        _process = os.getpid()
         torch.set_num_threads(1)
+        _process = os.getpid()

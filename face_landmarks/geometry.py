@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from face_landmarks.errors import InputError
+from face_landmarks.forking import settle_threads
 
 # MTCNN's face box, forehead to chin, in units of the tight box around the 68 landmarks: the medians
 # that examples/measure_boxes.py prints for the 300-W training crops, made symmetric in x.
@@ -191,6 +192,7 @@ def warp(
     Returns:
         (N, 3, crop_size, crop_size) float32 in [0, 1], on the device.
     """
+    settle_threads()
     if not len(image_to_crop):
         return torch.empty(0, 3, crop_size, crop_size, device=device)
     if isinstance(photos, np.ndarray):

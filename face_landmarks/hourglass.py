@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from face_landmarks.errors import InputError
+from face_landmarks.errors import InputError, WeightsFormatError
+from face_landmarks.weights import ModelCard
 
 NormOrder = Literal["before", "after"]
 
@@ -217,6 +218,18 @@ class StackedHourglass(nn.Module):
             x, heatmaps = stack(x)
             outputs.append(heatmaps)
         return outputs
+
+
+def config_of(card: ModelCard) -> HourglassConfig:
+    """The shape of a card's network.
+
+    Raises:
+        WeightsFormatError: it is none that this version can build.
+    """
+    try:
+        return HourglassConfig(**card.network)
+    except (TypeError, InputError) as error:
+        raise WeightsFormatError(f"card of {card.name}: network: {error}") from error
 
 
 def complexity(config: HourglassConfig) -> tuple[int, int]:

@@ -50,6 +50,11 @@ class Layout:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def tells_its_box(self) -> bool:
+        """Whether landmarks reach from jaw to eyebrows, as `geometry.boxes_from_landmarks` needs them."""
+        return "jaw" in self.groups
+
     @cached_property
     def edges(self) -> tuple[Edge, ...]:
         """Pairs of landmarks joined by a line when drawn."""

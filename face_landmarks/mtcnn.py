@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from face_landmarks.devices import choose_device
 from face_landmarks.errors import InputError, MissingDependencyError
 from face_landmarks.forking import settle_threads
 
@@ -76,7 +77,7 @@ class MTCNN:
         self.thresholds = tuple(thresholds)
         self.factor = factor
         self.max_size = max_size
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = choose_device(device)
         self._propose = _load(_Proposing(), "pnet.pt", self.device)
         self._refine = _load(_Refining(), "rnet.pt", self.device)
         self._decide = _load(_Deciding(), "onet.pt", self.device)

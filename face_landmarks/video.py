@@ -80,8 +80,8 @@ class FaceTracker:
             `FaceAligner("shr-fan-68-fast")`.
         frame_rate: of the video, in frames per second.
         detect_every: frames between regular looks of the detector, for faces that come in.
-        min_score: mean landmark score below which a face is not believed. Embedded models give
-            0.75 and more to faces, 0.43 and less to other places.
+        min_score: mean landmark score below which a face is not believed. The default model gives
+            0.73 and more to whole faces, 0.24 on average to places without one (docs/accuracy.md).
         max_missing: frames after which a missing face is forgotten.
         smooth: steady the landmarks with `OneEuroFilter`.
         min_cutoff: see `OneEuroFilter`; lower is steadier.
@@ -116,6 +116,10 @@ class FaceTracker:
         if not math.isfinite(min_score):
             raise InputError(f"min_score: expected a number, got {min_score}")
         self.aligner = aligner or FaceAligner("shr-fan-68-fast")
+        if not self.aligner.layout.tells_its_box:
+            raise InputError(
+                f"aligner: expected a layout with the line of the jaw, got {self.aligner.layout.name}"
+            )
         self.detect_every = detect_every
         self.min_score = min_score
         self.max_missing = max_missing
@@ -412,13 +416,20 @@ class VideoWriter:
             raise InputError(f"video: expected a file type of {', '.join(_CODECS)}, got {self.path.name!r}")
         self._writer: cv2.VideoWriter | None = None
         self._size: tuple[int, int] | None = None
+        self._closed = False
 
     def write(self, frame: NDArray[np.uint8]) -> None:
         """Add a frame, (H, W, 3) uint8 RGB, of the size of the first.
 
         Raises:
-            InputError: another size, or a file that cannot be written.
+            InputError: another size, shape or type, a file that cannot be written, or one that is finished.
         """
+        if self._closed:
+            raise InputError(f"video: expected no more frames, as {self.path.name} is closed")
+        if not isinstance(frame, np.ndarray) or frame.ndim != 3 or frame.shape[2] != 3:
+            raise InputError(f"video: expected a frame (H, W, 3), got {getattr(frame, 'shape', frame)!r}")
+        if frame.dtype != np.uint8:
+            raise InputError(f"video: expected frames of uint8, got {frame.dtype}")
         height, width = frame.shape[:2]
         if self._writer is None:
             self._writer, self._size = self._open(width, height), (width, height)
@@ -428,6 +439,7 @@ class VideoWriter:
 
     def close(self) -> None:
         """Finish the file."""
+        self._closed = True
         if self._writer is not None:
             self._writer.release()
 

@@ -133,11 +133,15 @@ class ModelCard:
         landmarks = len(LAYOUTS[self.layout])
         found = self.network.get("landmarks")
         self._expect(found == landmarks, "network", f"{landmarks} landmarks, as in {self.layout}", found)
+        sizes = [self.network.get(side) for side in ("crop_size", "heatmap_size")]
+        whole = all(isinstance(size, int) and size > 0 for size in sizes)
+        self._expect(whole, "network", "crop_size and heatmap_size in pixels", sizes)
         self._expect(self.format in ("native", "fan"), "format", "'native' or 'fan'", self.format)
         self._expect(all(map(math.isfinite, numbers)), "numbers", "finite values", numbers)
         self._expect(len(self.offset) == 2, "offset", "(x, y)", self.offset)
         self._expect(self.crop_scale > 0, "crop_scale", "a positive number", self.crop_scale)
-        self._expect(self.window > 0, "window", "a positive number of cells", self.window)
+        odd = isinstance(self.window, int) and self.window > 0 and self.window % 2 == 1
+        self._expect(odd, "window", "an odd number of cells", self.window)
         self._expect(self.temperature > 0, "temperature", "a positive number", self.temperature)
         if self.calibration is not None:
             scale = self.calibration.scale

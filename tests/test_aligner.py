@@ -167,7 +167,10 @@ def test_the_mirror_takes_away_the_lean_and_the_card_puts_it_back():
         ({"batch_size": 0}, "batch_size: expected at least 1"),
         ({"detector": "dlib"}, "detector: expected 'mtcnn'"),
         ({"dtype": torch.int32}, "dtype: expected a floating type"),
-        ({"device": "toaster"}, "device: expected a torch device"),
+        ({"device": "toaster"}, "device: expected one that is present, .* got 'toaster'"),
+        ({"device": "cuda:99"}, "device: expected one that is present"),
+        ({"device": "xpu:99"}, "device: expected one that is present"),
+        ({"device": "meta"}, "device: expected one that is present"),
     ],
 )
 def test_unusable_options_are_refused(options, message):

@@ -136,7 +136,10 @@ def test_the_second_split_starts_from_a_model_of_large_poses(tmp_path, capsys):
     words = ("--init", model, "--hold-out", "3")
     assert train("shr-fan-300w-split2", tmp_path / "data", second, *words, settings=settings) == 0
     card, _ = load_weights(second / "model.safetensors")
-    assert card.training_data == "4 faces of 300-W, public" and card.lean == 0.0098
+    assert card.lean == 0.0098
+    assert card.training_data == (
+        "4 faces of 300-W, public, from shr-fan-300w-lp-lp, trained on 8 faces of 300W-LP"
+    )
     assert load_weights(model)[0].lean == 0
     assert load_weights(model)[0].training_data == "8 faces of 300W-LP"
 

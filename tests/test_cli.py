@@ -66,7 +66,9 @@ def test_one_unreadable_photo_does_not_stop_the_others(tmp_path, capsys):
         (["align", ASTRONAUT, ASTRONAUT, "--draw", "folder"], "different names"),
         (["align", ASTRONAUT, "--json", "/dev/null/out.json"], "expected a place to write to"),
         (["align", ASTRONAUT, "--device", "toaster"], "toaster"),
+        (["align", ASTRONAUT, "--draw", "a.png", "--json", "a.png"], "different names"),
         (["evaluate", "no/such/folder"], "no/such/folder"),
+        (["evaluate", ".", "--save", "/dev/null"], "--save: expected a folder"),
         (["download", "shr-fan-86"], "shr-fan-86"),
     ],
 )
@@ -75,6 +77,24 @@ def test_what_cannot_be_done_exits_with_two_and_a_reason(words, message, capsys,
     assert run(*words) == 2
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["align", "photo.png", "--draw", "."],
+        ["align", "photo.png", "--draw", "./photo.png"],
+        ["align", "photo.png", "--json", "photo.png"],
+        ["video", "photo.png", "--json", "photo.png"],
+    ],
+)
+def test_what_is_read_is_not_written_over(words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("photo.png", cv2.imread(str(ASTRONAUT)))
+    before = Path("photo.png").read_bytes()
+    assert run(*words) == 2
+    assert "photo.png, which is read" in capsys.readouterr().err
+    assert Path("photo.png").read_bytes() == before
 
 
 def test_a_command_is_needed():

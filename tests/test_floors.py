@@ -22,7 +22,7 @@ FLOORS = {
         3: "aligner",
         2: "backends benchmarks confidence export hourglass mtcnn",
         1: "annotations detection geometry heatmap images matlab metrics results weights",
-        0: "downloads extras forking layouts",
+        0: "devices downloads extras forking layouts",
         -1: "_version errors",  # the bedrock: no imports at all
     }.items()
     for name in names.split()

@@ -218,6 +218,7 @@ def test_only_what_read_image_gives_is_taken(mtcnn: MTCNN, image: object, messag
         ({"factor": 1}, "factor: expected a ratio between 0 and 1, got 1"),
         ({"factor": 0}, "factor"),
         ({"max_size": 0}, "max_size: expected at least 1 pixel, got 0"),
+        ({"device": "toaster"}, "device: expected one that is present"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, float], message: str) -> None:

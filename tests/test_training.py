@@ -17,7 +17,7 @@ from face_landmarks.hourglass import HourglassConfig
 from face_landmarks.layouts import IBUG_68
 from face_landmarks.training.__main__ import main, override
 from face_landmarks.training.augment import mirror_landmarks, near_views, random_views
-from face_landmarks.training.config import RECIPES, AugmentConfig, TrainConfig
+from face_landmarks.training.config import RECIPES, AugmentConfig, TrainConfig, restore_config
 from face_landmarks.training.data import FaceSet, join_faces, load_faces, load_unlabelled
 from face_landmarks.training.export import export_model
 from face_landmarks.training.loop import Trainer, TrainingData
@@ -351,6 +351,19 @@ def test_the_command_trains_and_says_how_well(photo_folder, tmp_path, capsys):
     assert main([*folders, *settings, "--device=cpu", "--no-compile", "--quiet"]) == 0
     assert "best validation NME (inter-ocular)" in capsys.readouterr().out
     assert (tmp_path / "run" / "best.pt").exists()
+    card, _ = load_weights(tmp_path / "run" / "model.safetensors")
+    assert card.training_data == "3 faces of photos" and card.command.startswith("face-landmarks train ")
+
+    more = ["--large-pose", str(photo_folder), "--unlabelled", str(photo_folder)]
+    shares = ["--set=large_pose_share=0.25", "--set=unlabelled_share=0.25", "--set=batch_size=8"]
+    words = [*folders[:-1], str(tmp_path / "second"), *settings, *more, *shares]
+    first = str(tmp_path / "run" / "model.safetensors")
+    assert main([*words, "--init", first, "--device=cpu", "--no-compile", "--quiet"]) == 0
+    card, _ = load_weights(tmp_path / "second" / "model.safetensors")
+    assert card.training_data == (
+        "3 faces of photos, 3 of photos, 2 without landmarks of photos, "
+        "from shr-fan-68-fast-run, trained on 3 faces of photos"
+    )
 
 
 def test_the_command_explains_a_missing_folder(tmp_path, capsys):
@@ -391,5 +404,24 @@ def test_weights_of_another_shape_cannot_be_fine_tuned(photo_folder, tmp_path, c
 
 def test_the_command_does_not_pass_over_a_folder_without_photos(photo_folder, tmp_path, capsys):
     folders = ["--train", str(photo_folder), "--val", str(photo_folder), "--out", str(tmp_path / "run")]
-    assert main([*folders, "--unlabelled", str(tmp_path / "none"), "--no-compile", "--quiet"]) == 2
-    assert "--unlabelled: expected .jpg photos" in capsys.readouterr().err
+    words = [*folders, "--unlabelled", str(tmp_path / "none"), "--no-compile", "--quiet"]
+    assert main([*words, "--set=unlabelled_share=0.5"]) == 2
+    assert "--unlabelled: expected photos" in capsys.readouterr().err
+    assert main(words) == 2
+    assert "--unlabelled: expected --set unlabelled_share" in capsys.readouterr().err
+    assert main([*folders, "--large-pose", str(photo_folder), "--no-compile", "--quiet"]) == 2
+    assert "--large-pose: expected --set large_pose_share" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "setting", ["validate_every=0", "near_weight=1", "siamese_coordinate_weight=1", "near_every=2"]
+)
+def test_settings_without_effect_are_refused(setting):
+    with pytest.raises(InputError, match=f"{setting.partition('=')[0]}: expected"):
+        override(dataclasses.replace(TINY, siamese_weight=0.0), [setting])
+
+
+def test_a_run_of_another_version_is_refused(tmp_path):
+    values = dataclasses.asdict(TINY) | {"colour_of_the_sky": "blue"}
+    with pytest.raises(InputError, match="colour_of_the_sky"):
+        restore_config(values)

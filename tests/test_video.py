@@ -11,7 +11,7 @@ from face_landmarks import FaceAligner, Faces, read_image
 from face_landmarks.cli import main
 from face_landmarks.errors import ImageError, InputError
 from face_landmarks.geometry import boxes_from_landmarks
-from face_landmarks.layouts import IBUG_68
+from face_landmarks.layouts import IBUG_68, get_layout
 from face_landmarks.video import FaceTracker, OneEuroFilter, Video, VideoWriter
 
 ASTRONAUT = Path(__file__).parents[1] / "examples" / "data" / "astronaut.jpg"
@@ -192,6 +192,30 @@ def test_no_face_has_every_axis():
 def test_arguments_out_of_range_are_refused(options):
     with pytest.raises(InputError, match=f"{next(iter(options))}: expected"):
         FaceTracker(Stage(), **options)
+
+
+def test_a_layout_that_does_not_tell_its_box_is_refused():
+    stage = Stage()
+    stage.layout = get_layout("aflw-19")
+    with pytest.raises(InputError, match="line of the jaw, got aflw-19"):
+        FaceTracker(stage)
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (np.zeros((48, 64), np.uint8), r"a frame \(H, W, 3\), got \(48, 64\)"),
+        (np.zeros((48, 64, 3), np.float32), "uint8, got float32"),
+        ("frame", "a frame"),
+    ],
+)
+def test_a_frame_that_is_none_is_refused(tmp_path, frame, message):
+    with VideoWriter(tmp_path / "out.mp4") as writer:
+        with pytest.raises(InputError, match=message):
+            writer.write(frame)
+        writer.write(np.zeros((48, 64, 3), np.uint8))
+    with pytest.raises(InputError, match=r"no more frames, as out\.mp4 is closed"):
+        writer.write(np.zeros((48, 64, 3), np.uint8))
 
 
 def test_an_aligner_without_a_detector_is_refused():

@@ -37,6 +37,7 @@ from face_landmarks.errors import (
     WeightsError,
     WeightsFormatError,
 )
+from face_landmarks.hourglass import config_of
 from face_landmarks.weights import ModelCard, WeightsFile
 
 CONTENT = bytes(range(7, 71))  # 64 bytes, all different
@@ -109,7 +110,8 @@ def test_a_card_survives_json() -> None:
         ({"crop_scale": 0.0}, "crop_scale: expected a positive number"),
         ({"crop_shift": float("nan")}, "numbers: expected finite values"),
         ({"offset": [1.0]}, "offset: expected \\(x, y\\)"),
-        ({"window": 0}, "window: expected a positive number of cells"),
+        ({"window": 0}, "window: expected an odd number of cells"),
+        ({"window": 4}, "window: expected an odd number of cells"),
         ({"temperature": -1.0}, "temperature: expected a positive number"),
         ({"summary": 5}, "words: expected strings"),
         ({"file": {"name": "a"}}, "missing \\['sha256'\\]"),
@@ -120,6 +122,12 @@ def test_a_card_survives_json() -> None:
 def test_an_impossible_card_is_refused_by_field(change: dict[str, Any], message: str) -> None:
     with pytest.raises(WeightsFormatError, match=message):
         ModelCard.from_dict({**card().to_dict(), **change})
+
+
+@pytest.mark.parametrize("change", [{"heads": 2}, {"features": "96"}, {"features": 95}, {"crop_size": 100}])
+def test_a_network_that_cannot_be_built_is_a_fault_of_the_card(change: dict[str, Any]) -> None:
+    with pytest.raises(WeightsFormatError, match="card of tiny: network: "):
+        config_of(replace(card(), network={**card().network, **change}))
 
 
 def test_a_card_without_a_key_is_refused() -> None:
@@ -555,6 +563,18 @@ def test_a_refusal_is_final_and_says_what_to_do(
     ]
     assert lines[6].startswith("  by hand   get the file from the url in any way")
     assert len(lines) == 7
+
+
+def test_missing_certificates_are_no_fault_of_the_cache(
+    server: FaultServer, pretrained: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/bundle.pem")
+    register(pretrained, "https://localhost:1/tiny.bin")
+    cache.mkdir(parents=True, exist_ok=True)
+    (cache / "tiny.bin.part").write_bytes(CONTENT[:9])
+    with pytest.raises(DownloadError, match="certificate"):
+        weights.download("tiny")
+    assert (cache / "tiny.bin.part").read_bytes() == CONTENT[:9]
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503])

@@ -13,15 +13,16 @@ from typing import Any, TypedDict, TypeVar
 
 import torch
 
+from face_landmarks.annotations import PHOTO_SUFFIXES
 from face_landmarks.benchmarks import TRAINING_SETS, hold_out
 from face_landmarks.errors import FaceLandmarksError, InputError
-from face_landmarks.hourglass import HourglassConfig
+from face_landmarks.hourglass import HourglassConfig, config_of
 from face_landmarks.metrics import Normaliser
 from face_landmarks.training.config import RECIPES, AugmentConfig, TrainConfig
 from face_landmarks.training.data import FaceSet, crop_faces, join_faces, load_faces, load_unlabelled
 from face_landmarks.training.export import export_model
 from face_landmarks.training.loop import Trainer, TrainingData
-from face_landmarks.weights import load_weights
+from face_landmarks.weights import ModelCard, load_weights
 
 _LOGGER = logging.getLogger(__name__)
 _PREFIX = "shr-fan-"  # of recipes; what follows is the name of the benchmark
@@ -97,13 +98,13 @@ def _train(options: argparse.Namespace) -> tuple[float, Normaliser]:
     """Train, export, and return the best validation NME in percent and what normalised it."""
     config = override(RECIPES[options.recipe], options.set)
     data, source = _benchmark_data(options, config) if options.root else _folder_data(options, config)
-    initial = _initial_weights(options.init, config) if options.init else None
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    before, initial = _initial_weights(options.init, config) if options.init else (None, None)
+    sources = _sources(source, data, options, before)
     trainer = Trainer(
         config,
         data,
         options.out,
-        device=device,
+        device=options.device,
         initial=initial,
         precision=getattr(torch, options.precision),
         compile=not options.no_compile,
@@ -113,9 +114,9 @@ def _train(options: argparse.Namespace) -> tuple[float, Normaliser]:
         options.out,
         Path(options.out) / "model.safetensors",
         name=f"{options.recipe}-{Path(options.out).resolve().name}",
-        summary=f"{options.recipe} trained on {len(data.labelled)} faces of {source}.",
-        training_data=f"{len(data.labelled)} faces of {source}",
-        command=shlex.join(["python", "-m", "face_landmarks.training", *options.words]),
+        summary=f"{options.recipe} trained on {sources}.",
+        training_data=sources,
+        command=shlex.join(["face-landmarks", "train", *options.words]),
         licence="that of its training data",
         scores={"validation": {f"{data.normaliser} NME": round(best, 3), "faces": len(data.validation)}},
         validation=data.validation,
@@ -127,6 +128,8 @@ def _folder_data(options: argparse.Namespace, config: TrainConfig) -> tuple[Trai
     """The faces of the folders named, and what the main one is called."""
     if not (options.train and options.val):
         raise InputError("expected --train and --val, or --root with the recipe of a benchmark")
+    if options.large_pose and not config.large_pose_share:
+        raise InputError("--large-pose: expected --set large_pose_share=0.25, say; with 0 no batch has any")
     margin = config.source_margin
 
     def faces(root: str, margin: float) -> FaceSet:
@@ -182,24 +185,43 @@ def _crop_rule(config: TrainConfig) -> _CropRule:
 def _unlabelled(options: argparse.Namespace, config: TrainConfig) -> FaceSet | None:
     if not options.unlabelled:
         return None
-    photos = sorted(Path(options.unlabelled).glob("*.jpg"))
+    if not config.unlabelled_share:
+        raise InputError("--unlabelled: expected --set unlabelled_share=0.3, say; with 0 no batch has any")
+    photos = sorted(
+        path for path in Path(options.unlabelled).glob("*") if path.suffix.lower() in PHOTO_SUFFIXES
+    )
     if not photos:
-        raise InputError(f"--unlabelled: expected .jpg photos in {options.unlabelled}, got none")
+        raise InputError(f"--unlabelled: expected photos in {options.unlabelled}, got none")
     return load_unlabelled(photos, round(config.source_margin * config.network.crop_size))
 
 
-def _initial_weights(model: str, config: TrainConfig) -> dict[str, torch.Tensor]:
-    """The weights to fine-tune; the network is convolutional, so crops may be of another size.
+def _sources(main: str, data: TrainingData, options: argparse.Namespace, before: ModelCard | None) -> str:
+    """Every face the weights have seen, for their card."""
+    parts = [f"{len(data.labelled)} faces of {main}"]
+    if data.large_pose is not None:
+        folders = " and ".join(Path(folder).name for folder in options.large_pose)
+        parts.append(f"{len(data.large_pose)} of {folders}")
+    if data.unlabelled is not None:
+        parts.append(f"{len(data.unlabelled)} without landmarks of {Path(options.unlabelled).name}")
+    if before is not None:
+        parts.append(f"from {before.name}, trained on {before.training_data}")
+    return ", ".join(parts)
+
+
+def _initial_weights(model: str, config: TrainConfig) -> tuple[ModelCard, dict[str, torch.Tensor]]:
+    """The weights to fine-tune, and their card; being convolutional, they serve crops of any size.
 
     Raises:
         InputError: they are of a network of another shape.
         WeightsError: they cannot be had.
     """
     card, state = load_weights(model)
-    sizes = {"crop_size": config.network.crop_size, "heatmap_size": config.network.heatmap_size}
-    if card.format != "native" or HourglassConfig(**(card.network | sizes)) != config.network:
+    network = dataclasses.replace(
+        config_of(card), crop_size=config.network.crop_size, heatmap_size=config.network.heatmap_size
+    )
+    if card.format != "native" or network != config.network:
         raise InputError(f"--init: expected weights of {config.network}, got those of {card.network}")
-    return state
+    return card, state
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -222,7 +244,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         nargs="+",
         default=[],
-        help="secondary labelled photos, e.g. 300W-LP, drawn from alike",
+        help="secondary photos with .pts files, drawn from alike",
     )
     add("--unlabelled", metavar="DIR", help="face photos without landmarks, for the Siamese term")
     add("--out", required=True, metavar="DIR", help="the run's folder; a run found there goes on")

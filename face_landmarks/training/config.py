@@ -108,6 +108,12 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.validate_every < 1:
+            raise InputError(f"validate_every: expected at least 1, got {self.validate_every}")
+        if self.near_weight and not self.near_every:
+            raise InputError("near_weight: expected 0 without near_every, as no step compares near views")
+        if self.siamese_coordinate_weight and not self.siamese_weight:
+            raise InputError("siamese_coordinate_weight: expected 0 without siamese_weight")
         if self.batch_size % 2 and self.siamese_weight > 0:
             raise InputError(f"batch_size: expected an even number for pairs of views, got {self.batch_size}")
         if self.near_every and not self.siamese_weight > 0:
@@ -129,10 +135,17 @@ class TrainConfig:
 
 
 def restore_config(values: dict[str, Any]) -> TrainConfig:
-    """The configuration a checkpoint was written with; settings younger than it have their defaults."""
-    network = HourglassConfig(**values["network"])
-    augment = AugmentConfig(**values["augment"])
-    return TrainConfig(**{**values, "network": network, "augment": augment})
+    """The configuration a checkpoint was written with; settings younger than it have their defaults.
+
+    Raises:
+        InputError: a setting that this version does not know.
+    """
+    try:
+        network = HourglassConfig(**values["network"])
+        augment = AugmentConfig(**values["augment"])
+        return TrainConfig(**{**values, "network": network, "augment": augment})
+    except TypeError as error:
+        raise InputError(f"expected the settings of this version's runs, got another: {error}") from error
 
 
 RECIPES: dict[str, TrainConfig] = {

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from face_landmarks.devices import choose_device
 from face_landmarks.errors import InputError
 from face_landmarks.geometry import resize_matrix, transform_points
 from face_landmarks.heatmap import decode_heatmaps, encode_heatmaps
@@ -94,7 +95,7 @@ class Trainer:
         data: TrainingData,
         folder: str | os.PathLike[str],
         *,
-        device: torch.device | str = "cpu",
+        device: torch.device | str | None = "cpu",
         initial: Mapping[str, Tensor] | None = None,
         precision: torch.dtype = torch.bfloat16,
         compile: bool = True,
@@ -106,7 +107,7 @@ class Trainer:
             if faces.landmarks.shape[1] != len(self.layout):
                 expected = f"{len(self.layout)} landmarks of layout {config.layout}"
                 raise InputError(f"data: expected {expected}, got {faces.landmarks.shape[1]}")
-        self.device = torch.device(device)
+        self.device = choose_device(device)
         self.precision = precision
         self.data = data.to(self.device)
         self.folder = Path(folder)
