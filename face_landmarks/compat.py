@@ -174,7 +174,7 @@ class FaceAlignment:
             None for an empty batch. If boxes or scores are wanted: those, for each image a list of
             scores (68,) or None, and for each image its boxes; the last two None where not wanted.
         """
-        images = [_pixels(np.moveaxis(np.asarray(image), 0, -1)) for image in image_batch]
+        images = _split(image_batch)
         find = self.face_detector.detect_from_image
         boxes = [find(image) for image in images] if detected_faces is None else detected_faces
         if not len(boxes):
@@ -232,7 +232,19 @@ class _FaceDetector:
         return list(np.column_stack([boxes, scores]))
 
     def detect_from_batch(self, tensor: Tensor | NDArray[Any]) -> list[list[NDArray[np.float32]]]:
-        return [self.detect_from_image(np.moveaxis(np.asarray(image), 0, -1)) for image in tensor]
+        return [self.detect_from_image(image) for image in _split(tensor)]
+
+
+def _split(batch: Tensor | NDArray[Any]) -> list[NDArray[np.uint8]]:
+    """The images of a batch (B, 3, H, W)."""
+    arrays = (_to_array(image) if isinstance(image, Tensor) else np.asarray(image) for image in batch)
+    return [_pixels(np.moveaxis(array, 0, -1)) for array in arrays]
+
+
+def _to_array(image: Tensor) -> NDArray[Any]:
+    image = image.detach().cpu()
+    array: NDArray[Any] = (image.float() if image.dtype == torch.bfloat16 else image).numpy()
+    return array
 
 
 def _pixels(image: ImageSource) -> NDArray[np.uint8]:
@@ -241,7 +253,7 @@ def _pixels(image: ImageSource) -> NDArray[np.uint8]:
     Floats of which none is above 1 are read as [0, 1]: as 0..255 they would be a black picture.
     """
     if isinstance(image, Tensor):
-        image = image.detach().cpu().numpy()
+        image = _to_array(image)
     if isinstance(image, np.ndarray) and image.dtype.kind == "f" and image.size and image.max() > 1:
         image = np.clip(image, 0, 255) / 255 if np.isfinite(image).all() else image
     return read_image(image)

@@ -151,7 +151,7 @@ def _fit_similarities(source: NDArray[np.float64], target: NDArray[np.float64]) 
     w = (target - centre) @ (1, 1j)  # (P,)
     a = (z.conj() @ w) / np.maximum((abs(z) ** 2).sum(axis=1), 1e-9)  # (N,)
     return similarity(
-        torch.from_numpy(abs(a)),
+        torch.from_numpy(np.maximum(abs(a), 1e-6)),  # points in one place have no size
         torch.from_numpy(np.angle(a)),
         torch.from_numpy(centres),
         torch.from_numpy(centre).expand(len(source), 2),
@@ -178,4 +178,6 @@ def _template(points: ArrayLike) -> NDArray[np.float64]:
     target = np.asarray(points, np.float64)
     if target.shape != (5, 2) or not np.isfinite(target).all():
         raise InputError(f"template: expected five points (5, 2) in pixels, got shape {target.shape}")
+    if not np.ptp(target, axis=0).any():
+        raise InputError("template: expected five points apart from each other, got one place")
     return target

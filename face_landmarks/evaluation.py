@@ -21,6 +21,7 @@ import itertools
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -159,11 +160,10 @@ class Evaluation:
 
     def records(self) -> Iterator[FaceRecord]:
         """The score of each annotated face, in order."""
-        face, previous = 0, None
+        faces = Counter[str]()
         for image, found, error in zip(self.images, self.found.tolist(), self.errors.tolist(), strict=True):
-            face = face + 1 if image == previous else 0
-            previous = image
-            yield FaceRecord(image, face, found, error)
+            yield FaceRecord(image, faces[str(image)], found, error)
+            faces[str(image)] += 1
 
     def summary(self) -> dict[str, Any]:
         """All scores as plain numbers, ready for JSON; None where no face was found."""

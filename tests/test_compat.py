@@ -129,6 +129,16 @@ def test_a_batch_gives_one_array_per_image(fa, photo, expected):
     assert fa.get_landmarks_from_batch(batch[:0]) is None
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16])
+def test_tensors_that_numpy_does_not_take_are_converted(fa, photo, expected, kind):
+    picture = torch.from_numpy(photo.copy()).to(kind).requires_grad_()
+    (landmarks,) = fa.get_landmarks(picture)
+    np.testing.assert_allclose(landmarks, expected.landmarks[0], atol=0.5)
+    (whole,) = fa.get_landmarks_from_batch(picture.permute(2, 0, 1)[None])
+    np.testing.assert_allclose(whole, landmarks, atol=1e-3)
+    assert len(fa.face_detector.detect_from_batch(picture.permute(2, 0, 1)[None])[0]) == 1
+
+
 def test_a_directory_gives_a_dictionary_of_paths(fa, tmp_path):
     (tmp_path / "deep").mkdir()
     faces, none = tmp_path / "deep" / "face.jpg", tmp_path / "grass.png"

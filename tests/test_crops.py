@@ -1,5 +1,6 @@
 """Faces cut out upright: the five points land where the template has them; heads look where they look."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -110,8 +111,16 @@ def test_every_face_has_its_crop_and_no_face_none(photo, astronaut):
     assert align_faces(photo, Faces.empty(), 96, "ffhq").shape == (0, 96, 96, 3)
 
 
+@pytest.mark.parametrize("template", ["arcface", "ffhq"])
+def test_a_face_that_is_one_point_has_a_crop(photo, astronaut, template):
+    point = replace(astronaut, landmarks=np.full_like(astronaut.landmarks, 99))
+    assert align_faces(photo, point, 32, template).shape == (1, 32, 32, 3)
+
+
 @pytest.mark.parametrize(
-    "options", [{"size": 0}, {"template": "vgg"}, {"template": np.zeros((4, 2))}], ids=str
+    "options",
+    [{"size": 0}, {"template": "vgg"}, {"template": np.zeros((4, 2))}, {"template": np.ones((5, 2))}],
+    ids=str,
 )
 def test_a_wrong_template_or_size_is_refused(photo, astronaut, options):
     with pytest.raises(InputError, match=f"{next(iter(options))}: expected"):

@@ -212,6 +212,21 @@ def test_records_name_each_annotated_face(evaluation):
     assert third[:3] == (Path("two.jpg"), 0, True) and third.nme == pytest.approx(3)
 
 
+def test_faces_are_counted_by_photo_in_any_order(evaluation):
+    order = np.array([0, 2, 1])
+    mixed = dataclasses.replace(
+        evaluation,
+        images=tuple(evaluation.images[i] for i in order),
+        truth=evaluation.truth[order],
+        predicted=evaluation.predicted[order],
+    )
+    assert [(str(r.image), r.face) for r in mixed.records()] == [
+        ("one.jpg", 0),
+        ("two.jpg", 0),
+        ("one.jpg", 1),
+    ]
+
+
 def test_the_table_states_each_number_with_its_unit(evaluation):
     lines = evaluation.table().splitlines()
     assert lines[:4] == [

@@ -6,9 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import face_landmarks
+from face_landmarks.annotations import write_pts
 
 ROOT = Path(__file__).parents[1]
 ELSEWHERE = {"export.md", "inputs.md"}  # pages that have a test file of their own
@@ -42,12 +44,14 @@ def commands():
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
-    """A folder with what the pages speak of: photo.jpg, a folder of photos, and clip.mp4."""
+    """A folder with what the pages speak of: photo.jpg, clip.mp4, and folders, one with .pts files."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     (tmp_path / "photos").mkdir()
-    for name in ("photo.jpg", "photos/a.jpg"):
+    (tmp_path / "annotated").mkdir()
+    for name in ("photo.jpg", "photos/a.jpg", "annotated/a.jpg"):
         (tmp_path / name).write_bytes((ROOT / "examples/data/astronaut.jpg").read_bytes())
+    write_pts("annotated/a.pts", np.random.default_rng(0).uniform((180, 60), (265, 175), (68, 2)))
     with face_landmarks.VideoWriter("clip.mp4") as writer:
         for _ in range(3):
             writer.write(face_landmarks.read_image("photo.jpg"))
