@@ -56,7 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("face_landmarks").setLevel(logging.INFO)
     try:
         run: Callable[[argparse.Namespace], int] = options.run
-        return run(options)
+        code = run(options)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader, head for instance, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except FaceLandmarksError as error:
         print(f"face-landmarks: error: {error}", file=sys.stderr)
         return 2

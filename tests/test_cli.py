@@ -1,6 +1,8 @@
 """The face-landmarks command: what it prints, what it writes, how it exits."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -95,6 +97,14 @@ def test_what_is_read_is_not_written_over(words, capsys, tmp_path, monkeypatch):
     assert run(*words) == 2
     assert "photo.png, which is read" in capsys.readouterr().err
     assert Path("photo.png").read_bytes() == before
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = [sys.executable, "-W", "ignore", "-m", "face_landmarks.cli", "models", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 0
 
 
 def test_a_command_is_needed():
