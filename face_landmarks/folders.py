@@ -32,6 +32,7 @@ Row: TypeAlias = "dict[str, Any]"
 _TOGETHER: Final = 8  # photos aligned at once: their faces share network batches, their rows one write
 _FORMATS: Final = (".jsonl", ".csv", ".parquet")
 _HEAD: Final = b'{"image": "'  # of every line of results
+_KEYS: Final = {"image", "bytes", "model", "weights", "flip", "refine"}  # and a result or an error
 
 
 @dataclass(frozen=True)
@@ -227,9 +228,8 @@ def _read_row(lines: Path, line: bytes) -> Row:
     """A whole line, in which all is as `_align` writes it."""
     try:
         row: Row = json.loads(line)
-        missing = [name for name in ("bytes", "model", "weights", "flip", "refine") if name not in row]
-        if missing or not isinstance(row["image"], str):
-            raise TypeError(f"expected the name of a photo, {', '.join(missing)}")
+        if not row.keys() >= _KEYS or not isinstance(row["image"], str):
+            raise TypeError(f"expected {', '.join(sorted(_KEYS))}")
         if "error" not in row:
             Faces.from_dict(row)
         elif not isinstance(row["error"], str):
@@ -317,7 +317,7 @@ def _convert(lines: Path, out: Path) -> None:
 def _faces(rows: Iterable[Row]) -> Iterator[Row]:
     """A flat row per face."""
     for row in rows:
-        photo = os.fsencode(row["image"]).decode("utf-8", "backslashreplace")  # names need not be text
+        photo = row["image"].encode("utf-8", "backslashreplace").decode()  # names need not be text
         for number, box in enumerate(row.get("boxes", ())):
             arrays = (row[name][number] for name in ("landmarks", "landmark_scores", "landmark_errors"))
             yield {
