@@ -18,6 +18,7 @@ writes, under their names, and inputs of earlier runs that reached new code, und
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -34,6 +35,11 @@ CORPUS = Path(__file__).with_name("fuzz_corpus")
 MAX_PIXELS = 100_000  # of an image; low, so that the limit is met often
 MAX_BYTES = 4096  # of an input
 _STATISTICS = re.compile(rb"stat::number_of_executed_units:\s*(\d+)|stat::peak_rss_mb:\s*(\d+)")
+
+
+def _scratch(name: str) -> Path:
+    """A file of this process alone."""
+    return Path(tempfile.gettempdir()) / f"{os.getpid()}-{name}"
 
 
 def check_image(data: bytes) -> None:
@@ -55,7 +61,7 @@ def check_pts(data: bytes) -> None:
     from face_landmarks.annotations import read_pts, write_pts
     from face_landmarks.errors import AnnotationError
 
-    path = Path(tempfile.gettempdir()) / "fuzz.pts"
+    path = _scratch("fuzz.pts")
     path.write_bytes(data)
     try:
         points = read_pts(path)
@@ -72,7 +78,7 @@ def check_mat(data: bytes) -> None:
     from face_landmarks.errors import AnnotationError
     from face_landmarks.matlab import read_mat
 
-    path = Path(tempfile.gettempdir()) / "fuzz.mat"
+    path = _scratch("fuzz.mat")
     path.write_bytes(data)
     try:
         (points,) = read_mat(path, "pts_2d")
@@ -86,7 +92,7 @@ def check_results(data: bytes) -> None:
     from face_landmarks import Faces, InputError
     from face_landmarks.folders import _report, _resume, _rows
 
-    path = Path(tempfile.gettempdir()) / "fuzz.jsonl"
+    path = _scratch("fuzz.jsonl")
     path.write_bytes(data)
     try:
         done = _resume(
