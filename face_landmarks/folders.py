@@ -277,7 +277,7 @@ def _align(
 
 
 def _rows(lines: Path) -> Iterator[Row]:
-    with lines.open(encoding="utf-8") as file:
+    with lines.open("rb") as file:  # as text, a carriage return would end a line, too
         yield from map(json.loads, file)
 
 
