@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from face_landmarks.training.export import load_best
 from face_landmarks.weights import check_state_dict, load_weights
 
 
@@ -28,7 +29,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder that is then a run like the first")
     options = parser.parse_args()
-    run = torch.load(options.run / "best.pt", map_location="cpu", weights_only=True)
+    run = load_best(options.run)
     card, other = load_weights(options.model)
     check_state_dict(card, other, {name: value.shape for name, value in run["average"].items()})
     run["average"] = {

@@ -58,7 +58,7 @@ def export_model(
         InputError: the folder holds no finished validation.
         WeightsError: the file cannot be written.
     """
-    run = _load_best(folder)
+    run = load_best(folder)
     config = restore_config(run["config"])
     network = StackedHourglass(config.network)
     network.load_state_dict(run["average"], strict=True)
@@ -99,10 +99,15 @@ def load_config(folder: str | os.PathLike[str]) -> TrainConfig:
     Raises:
         InputError: the folder holds no finished validation.
     """
-    return restore_config(_load_best(folder)["config"])
+    return restore_config(load_best(folder)["config"])
 
 
-def _load_best(folder: str | os.PathLike[str]) -> dict[str, Any]:
+def load_best(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """The best checkpoint of a run: its "config" and "average" weights, on the CPU.
+
+    Raises:
+        InputError: the folder holds no finished validation.
+    """
     best = Path(folder) / "best.pt"
     if not best.exists():
         raise InputError(f"{folder}: expected a training run with a best.pt, got none")
