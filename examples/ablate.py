@@ -58,6 +58,7 @@ VARIANTS: dict[str, TrainConfig] = {
     "sigma 1": replace(FULL, sigma=1.0),
     "sigma 2": replace(FULL, sigma=2.0),
     "FAN's order of norms": replace(FULL, network=small(norm="before")),
+    "stem pooled with a blur": replace(FULL, network=small(stem_pool="blur")),
     "FAN-4 of 32 features": replace(FULL, network=small(stacks=4, features=32, depth=4, norm="before")),
     "FAN-4 of 64 features": replace(FULL, network=small(stacks=4, depth=4, norm="before")),
     "labels mirrored plainly": replace(FULL, lean=0.0),

@@ -178,6 +178,14 @@ def _describe(node: fx.Node, layer: nn.Module | None) -> tuple[str, dict[str, An
     if node.target is F.avg_pool2d and len(node.args) == 2 and not node.kwargs:
         sides = [node.args[1]] * 2
         return "AveragePool", {"kernel_shape": sides, "strides": sides}, {}
+    if isinstance(layer, nn.AvgPool2d) and isinstance(layer.kernel_size, int) and not layer.ceil_mode:
+        attributes = {
+            "kernel_shape": [layer.kernel_size] * 2,
+            "strides": [layer.stride] * 2,
+            "pads": [layer.padding] * 4,
+            "count_include_pad": int(layer.count_include_pad),
+        }
+        return "AveragePool", attributes, {}
     if node.target is F.interpolate and node.kwargs.get("mode") == "nearest":
         scale = node.kwargs["scale_factor"]
         attributes = {"nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}

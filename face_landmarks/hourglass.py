@@ -6,6 +6,9 @@ References:
 
     Bulat, Sanchez, Tzimiropoulos. Subpixel Heatmap Regression for Facial Landmark Localization.
     BMVC 2021. https://arxiv.org/abs/2111.02360  (section 4: the same network, continuous heatmaps)
+
+    Zhang. Making Convolutional Networks Shift-Invariant Again. ICML 2019.
+    https://arxiv.org/abs/1904.11486  (pooling that smooths before it takes every second cell)
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from face_landmarks.errors import InputError, WeightsFormatError
 from face_landmarks.weights import ModelCard
 
 NormOrder = Literal["before", "after"]
+StemPool = Literal["average", "blur"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class HourglassConfig:
         heatmap_size: side of the square output, in cells; a quarter of the crop.
         norm: "before", BN-ReLU-conv as FAN has it; "after", conv-BN-ReLU, where every
             batch norm folds into the convolution before it.
+        stem_pool: how the stem halves its resolution; "average" as FAN does, over 2 x 2 cells; "blur",
+            over 4 x 4 with binomial weights, which follows a crop that moves by half a cell better.
     """
 
     landmarks: int = 68
@@ -49,6 +55,7 @@ class HourglassConfig:
     crop_size: int = 256
     heatmap_size: int = 64
     norm: NormOrder = "before"
+    stem_pool: StemPool = "average"
 
     def __post_init__(self) -> None:
         for name in ("landmarks", "stacks", "features", "depth", "crop_size", "heatmap_size"):
@@ -68,6 +75,10 @@ class HourglassConfig:
             )
         if self.norm not in ("before", "after"):
             raise InputError(f"HourglassConfig.norm: expected 'before' or 'after', got {self.norm!r}")
+        if self.stem_pool not in ("average", "blur"):
+            raise InputError(
+                f"HourglassConfig.stem_pool: expected 'average' or 'blur', got {self.stem_pool!r}"
+            )
 
 
 class Residual(nn.Module):
@@ -140,6 +151,16 @@ class FoldableResidual(nn.Module):
         return F.relu(torch.cat((a, b, c), dim=1) + self.project(x))  # (B, D, H, W)
 
 
+class BlurPool(nn.Sequential):
+    """Half the resolution, smoothed first: (B, C, H, W) -> (B, C, H/2, W/2), centred as average pooling is.
+
+    Three averages of two cells one after the other weigh four cells by 1, 3, 3, 1.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(nn.AvgPool2d(2, stride=1, padding=1), nn.AvgPool2d(2, stride=1), nn.AvgPool2d(2))
+
+
 class Hourglass(nn.Module):
     """One hourglass: (B, C, H, W) -> (B, C, H, W), seeing the whole face at its waist."""
 
@@ -199,6 +220,7 @@ class StackedHourglass(nn.Module):
         self.conv = nn.Conv2d(3, quarter, 7, stride=2, padding=3)
         self.bn = nn.BatchNorm2d(quarter)
         self.block1 = block(quarter, half)
+        self.pool: nn.Module = BlurPool() if config.stem_pool == "blur" else nn.AvgPool2d(2)
         self.block2 = block(half, half)
         self.block3 = block(half, config.features)
         self.stacks = nn.ModuleList(
@@ -211,7 +233,7 @@ class StackedHourglass(nn.Module):
     def forward_stacks(self, crops: Tensor) -> list[Tensor]:
         """Every stack's heatmaps: S tensors of (B, K, H, W)."""
         x = F.relu(self.bn(self.conv(crops)))  # (B, C/4, 2H, 2W)
-        x = F.avg_pool2d(self.block1(x), 2)  # (B, C/2, H, W)
+        x = self.pool(self.block1(x))  # (B, C/2, H, W)
         x = self.block3(self.block2(x))  # (B, C, H, W)
         outputs = []
         for stack in self.stacks:

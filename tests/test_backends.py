@@ -39,13 +39,10 @@ def crops():
     return torch.rand(3, 3, 128, 128, generator=torch.Generator().manual_seed(0))
 
 
-def random_network(norm, stacks=2):
+def random_network(norm, stacks=2, stem_pool="average"):
     torch.manual_seed(0)
-    network = StackedHourglass(
-        HourglassConfig(
-            landmarks=5, stacks=stacks, features=32, depth=2, crop_size=64, heatmap_size=16, norm=norm
-        )
-    )
+    shape = {"landmarks": 5, "features": 32, "depth": 2, "crop_size": 64, "heatmap_size": 16}
+    network = StackedHourglass(HourglassConfig(stacks=stacks, norm=norm, stem_pool=stem_pool, **shape))
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(std=0.1)
@@ -53,9 +50,10 @@ def random_network(norm, stacks=2):
     return network.eval()
 
 
+@pytest.mark.parametrize("stem_pool", ["average", "blur"])
 @pytest.mark.parametrize("norm", ["before", "after"])
-def test_both_forms_of_the_network_give_the_heatmaps_of_torch(runtime, norm):
-    network = random_network(norm)
+def test_all_forms_of_the_network_give_the_heatmaps_of_torch(runtime, norm, stem_pool):
+    network = random_network(norm, stem_pool=stem_pool)
     crops = torch.rand(3, 3, 64, 64)
     with torch.inference_mode():
         expected = network(crops)
@@ -161,7 +159,13 @@ def test_the_graph_is_a_valid_onnx_file():
 
 @pytest.mark.parametrize(
     "layer",
-    [nn.Tanh(), nn.Conv2d(3, 5, 3, padding="same"), nn.Conv2d(3, 5, 3, padding_mode="reflect", padding=1)],
+    [
+        nn.Tanh(),
+        nn.AvgPool2d((2, 1)),
+        nn.AvgPool2d(2, ceil_mode=True),
+        nn.Conv2d(3, 5, 3, padding="same"),
+        nn.Conv2d(3, 5, 3, padding_mode="reflect", padding=1),
+    ],
 )
 def test_layers_it_does_not_know_are_named(layer):
     pytest.importorskip("onnx")

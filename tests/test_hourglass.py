@@ -3,9 +3,11 @@
 import pytest
 import torch
 from published import published_names
+from torch.nn import functional as F
 
 from face_landmarks.errors import InputError
 from face_landmarks.hourglass import (
+    BlurPool,
     HourglassConfig,
     StackedHourglass,
     complexity,
@@ -90,6 +92,29 @@ def test_folding_norms_changes_no_heatmap(norm):
     assert left == 0 if norm == "after" else 0 < left < total
 
 
+def test_blur_pooling_weighs_four_cells_by_one_three_three_one():
+    x = torch.rand(2, 3, 8, 12)
+    binomial = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+    kernel = torch.outer(binomial, binomial).expand(3, 1, 4, 4)
+    torch.testing.assert_close(BlurPool()(x), F.conv2d(x, kernel, stride=2, padding=1, groups=3))
+
+
+def test_blur_pooling_leaves_less_of_what_can_only_alias():
+    # A wave of 2.5 cells is too short for a grid of every second cell.
+    phases = torch.linspace(0, 2 * torch.pi, 8)[:-1].view(7, 1, 1, 1)
+    waves = torch.cos(2 * torch.pi * torch.arange(40.0) / 2.5 + phases).expand(-1, 1, 40, 40)
+    inside = (..., slice(2, -2), slice(2, -2))
+    assert BlurPool()(waves)[inside].abs().max() < 0.2 * F.avg_pool2d(waves, 2)[inside].abs().max()
+
+
+def test_how_the_stem_pools_changes_no_weight():
+    networks = [StackedHourglass(HourglassConfig(stem_pool=pool, **SMALL)) for pool in ("average", "blur")]
+    average, blur = networks
+    blur.load_state_dict(average.state_dict())
+    crops = torch.rand(1, 3, 32, 32)
+    assert not torch.allclose(average.eval()(crops), blur.eval()(crops))
+
+
 def test_gradients_reach_every_parameter():
     network = StackedHourglass(HourglassConfig(stacks=2, norm="after", **SMALL))
     sum(s.square().sum() for s in network.forward_stacks(torch.rand(2, 3, 32, 32))).backward()
@@ -104,6 +129,7 @@ def test_gradients_reach_every_parameter():
         ({"heatmap_size": 16}, "heatmap_size: expected a quarter"),
         ({"depth": 4}, r"heatmap_size: expected a multiple of 2\*\*depth"),
         ({"norm": "never"}, "norm: expected"),
+        ({"stem_pool": "max"}, "stem_pool: expected"),
     ],
 )
 def test_a_network_that_cannot_be_built_says_why(change, message):

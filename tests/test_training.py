@@ -358,12 +358,14 @@ def test_the_command_trains_and_says_how_well(photo_folder, tmp_path, capsys):
     shares = ["--set=large_pose_share=0.25", "--set=unlabelled_share=0.25", "--set=batch_size=8"]
     words = [*folders[:-1], str(tmp_path / "second"), *settings, *more, *shares]
     first = str(tmp_path / "run" / "model.safetensors")
+    words.append("--set=network.stem_pool=blur")  # has no weights, and so may change
     assert main([*words, "--init", first, "--device=cpu", "--no-compile", "--quiet"]) == 0
     card, _ = load_weights(tmp_path / "second" / "model.safetensors")
     assert card.training_data == (
         "3 faces of photos, 3 of photos, 2 without landmarks of photos, "
         "from shr-fan-68-fast-run, trained on 3 faces of photos"
     )
+    assert card.network["stem_pool"] == "blur"
 
 
 def test_the_command_explains_a_missing_folder(tmp_path, capsys):

@@ -209,7 +209,9 @@ def _sources(main: str, data: TrainingData, options: argparse.Namespace, before:
 
 
 def _initial_weights(model: str, config: TrainConfig) -> tuple[ModelCard, dict[str, torch.Tensor]]:
-    """The weights to fine-tune, and their card; being convolutional, they serve crops of any size.
+    """The weights to fine-tune, and their card.
+
+    Being convolutional, they serve crops of any size; and pooling, which has no weights, may change.
 
     Raises:
         InputError: they are of a network of another shape.
@@ -217,7 +219,10 @@ def _initial_weights(model: str, config: TrainConfig) -> tuple[ModelCard, dict[s
     """
     card, state = load_weights(model)
     network = dataclasses.replace(
-        config_of(card), crop_size=config.network.crop_size, heatmap_size=config.network.heatmap_size
+        config_of(card),
+        crop_size=config.network.crop_size,
+        heatmap_size=config.network.heatmap_size,
+        stem_pool=config.network.stem_pool,
     )
     if card.format != "native" or network != config.network:
         raise InputError(f"--init: expected weights of {config.network}, got those of {card.network}")
@@ -251,7 +256,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--init",
         metavar="MODEL",
-        help="fine-tune this model, by name or file, of the recipe's shape; its crop size may differ",
+        help="fine-tune this model, by name or file, of the recipe's shape; its crop size and stem_pool may "
+        "differ",
     )
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting, e.g. steps=100")
     add("--device", help="cpu, cuda, cuda:1, ...; the best present if not given")
