@@ -47,7 +47,7 @@ from face_landmarks.weights import ModelCard, check_state_dict, load_weights
 _T = TypeVar("_T")
 
 # A face is looked at again, turned, if its mean score is below this. No whole, upright face of the 300-W
-# validation photos scores less than 0.74 (examples/measure_confidence.py).
+# validation photos scores less than 0.77 (examples/measure_confidence.py).
 _DOUBTFUL: Final = 0.7
 _SMALLEST_FACE: Final = 0.25  # of the box it was sought in
 

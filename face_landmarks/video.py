@@ -80,8 +80,8 @@ class FaceTracker:
             `FaceAligner("shr-fan-68-fast")`.
         frame_rate: of the video, in frames per second.
         detect_every: frames between regular looks of the detector, for faces that come in.
-        min_score: mean landmark score below which a face is not believed. The default model gives
-            0.74 and more to whole faces, 0.29 on average to places without one (docs/accuracy.md).
+        min_score: mean landmark score below which a face is not believed. `shr-fan-68` gives
+            0.77 and more to whole faces, 0.41 on average to places without one (docs/accuracy.md).
         max_missing: frames after which a missing face is forgotten.
         smooth: steady the landmarks with `OneEuroFilter`.
         min_cutoff: see `OneEuroFilter`; lower is steadier.
