@@ -175,9 +175,6 @@ def _describe(node: fx.Node, layer: nn.Module | None) -> tuple[str, dict[str, An
         return "Concat", {"axis": 1}, {}
     if node.target is operator.add and all(isinstance(part, fx.Node) for part in node.args):
         return "Add", {}, {}
-    if node.target is F.avg_pool2d and len(node.args) == 2 and not node.kwargs:
-        sides = [node.args[1]] * 2
-        return "AveragePool", {"kernel_shape": sides, "strides": sides}, {}
     if isinstance(layer, nn.AvgPool2d) and isinstance(layer.kernel_size, int) and not layer.ceil_mode:
         attributes = {
             "kernel_shape": [layer.kernel_size] * 2,

@@ -167,12 +167,13 @@ class Hourglass(nn.Module):
     def __init__(self, depth: int, channels: int, block: type[nn.Module]) -> None:
         super().__init__()
         self.skip = block(channels, channels)
+        self.pool = nn.AvgPool2d(2)
         self.down = block(channels, channels)
         self.inner = Hourglass(depth - 1, channels, block) if depth > 1 else block(channels, channels)
         self.up = block(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        low = self.down(F.avg_pool2d(x, 2))  # (B, C, H/2, W/2)
+        low = self.down(self.pool(x))  # (B, C, H/2, W/2)
         low = self.up(self.inner(low))
         skip: Tensor = self.skip(x)
         return skip + F.interpolate(low, scale_factor=2, mode="nearest")  # (B, C, H, W)
