@@ -157,7 +157,8 @@ class FaceAligner:
             accurate.
         refine: look at every face twice, the second time at an upright crop made from the landmarks
             of the first. Without it only faces whose first look is doubtful (mean score below 0.77)
-            are looked at again, also lying on either side and upside down.
+            are looked at again. Those that stay doubtful are sought lying on either side and
+            upside down, too.
         sha256: full hash of the weights, for a URL.
         backend: what runs the network: "torch"; or, on the CPU, "onnxruntime", which computes in
             float32, or "openvino".
@@ -361,26 +362,33 @@ class FaceAligner:
         """The landmarks of B faces, each given by its photo and its box (4,)."""
         photos = [pixels for pixels, _ in faces]
         boxes = torch.from_numpy(np.stack([box for _, box in faces]))  # (B, 4)
-        everyone = torch.arange(len(boxes))
         look = self._look(photos, boxes, torch.zeros(len(boxes)))
 
-        doubtful = everyone[look.certainty < _DOUBTFUL]
-        if len(doubtful):
+        doubtful = look.certainty < _DOUBTFUL
+        look = self._look_upright(look, doubtful | self.refine, photos, boxes)
+        doubtful = look.certainty < _DOUBTFUL
+        if doubtful.any():
             lying = quarter_turned(boxes)
             for turned, roll in ((lying, math.pi / 2), (boxes, math.pi), (lying, -math.pi / 2)):
                 look = self._look_again(look, doubtful, photos, turned, torch.full((len(boxes),), roll))
-
-        if (self.refine or len(doubtful)) and self.layout.tells_its_box:
-            upright, rolls = upright_boxes(look.landmarks, self.layout.eyes)
-            shaped = _sides(upright) > _SMALLEST_FACE * _sides(boxes)  # landmarks in a heap have no box
-            chosen = everyone if self.refine else doubtful
-            look = self._look_again(look, chosen[shaped[chosen]], photos, upright, rolls)
+            look = self._look_upright(look, doubtful, photos, boxes)
         return look
 
-    def _look_again(
-        self, first: _Look, rows: Tensor, photos: Sequence[NDArray[np.uint8]], boxes: Tensor, rolls: Tensor
+    def _look_upright(
+        self, first: _Look, chosen: Tensor, photos: Sequence[NDArray[np.uint8]], boxes: Tensor
     ) -> _Look:
-        """The first look at B faces, but for those of `rows` that another look is surer about."""
+        """Look again at the chosen faces (B,), at upright crops made from the landmarks first found."""
+        if not self.layout.tells_its_box or not chosen.any():
+            return first
+        upright, rolls = upright_boxes(first.landmarks, self.layout.eyes)
+        shaped = _sides(upright) > _SMALLEST_FACE * _sides(boxes)  # landmarks in a heap have no box
+        return self._look_again(first, chosen & shaped, photos, upright, rolls)
+
+    def _look_again(
+        self, first: _Look, chosen: Tensor, photos: Sequence[NDArray[np.uint8]], boxes: Tensor, rolls: Tensor
+    ) -> _Look:
+        """The first look at B faces, but for those of the chosen (B,) that another look is surer about."""
+        rows = chosen.nonzero().squeeze(1)
         if not len(rows):
             return first
         second = self._look([photos[row] for row in rows.tolist()], boxes[rows], rolls[rows])

@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from drawn_faces import mean_shape
 from PIL import Image
 from torch import nn
 
 from face_landmarks import FaceAligner, Faces, LandmarkModel, list_models, read_image
 from face_landmarks.errors import DetectorError, ImageError, InputError, UnknownModelError, WeightsError
 from face_landmarks.geometry import boxes_from_landmarks
+from face_landmarks.heatmap import encode_heatmaps
 from face_landmarks.hourglass import HourglassConfig, StackedHourglass
+from face_landmarks.layouts import IBUG_68
 from face_landmarks.weights import ModelCard, save_weights
 
 ASTRONAUT = Path(__file__).parents[1] / "examples" / "data" / "astronaut.jpg"
@@ -24,6 +27,20 @@ class BrightestSpot(nn.Module):
 
     def forward(self, crops):
         return nn.functional.avg_pool2d(crops[:, :1], 4).expand(-1, 68, -1, -1)
+
+
+class SureInTheEnd(nn.Module):
+    """Sees a face wherever it looks, and is as sure of it as the next of the scores says."""
+
+    def __init__(self, scores):
+        super().__init__()
+        self.scores, self.looks = scores, 0
+        points = 8 + 48 * torch.from_numpy(mean_shape(IBUG_68))
+        self.face = encode_heatmaps(points, (64, 64), rounded=True)
+
+    def forward(self, crops):
+        self.looks += 1
+        return (self.scores[self.looks - 1] * self.face).expand(len(crops), -1, -1, -1)
 
 
 def card(**changes):
@@ -159,6 +176,24 @@ def test_the_mirror_takes_away_the_lean_and_the_card_puts_it_back():
     inter_ocular = 20 * 4 * crop_pixel
     np.testing.assert_allclose(landmarks[27, 0], middle + 0.025 * inter_ocular, atol=0.01)
     np.testing.assert_allclose(landmarks[45, 0] - landmarks[36, 0], inter_ocular, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("scores", "refine"),
+    [
+        ([0.9], False),
+        ([0.9, 0.95], True),
+        ([0.6, 0.9], False),  # upright: no other position may outdo it
+        ([0.6, 0.6, 0.7, 0.65, 0.7, 0.9], False),  # upright, on one side, upside down, on the other, upright
+        ([0.6, 0.5, 0.5, 0.7, 0.5, 0.65], True),
+    ],
+)
+def test_a_doubtful_face_is_looked_at_until_it_is_not(scores, refine):
+    model = LandmarkModel(card(), SureInTheEnd(scores))
+    aligner = FaceAligner(model, detector=None, device="cpu", refine=refine)
+    faces = aligner.align(np.zeros((200, 200, 3), np.uint8), [(50, 50, 150, 150)])
+    assert aligner.network.looks == len(scores)
+    np.testing.assert_allclose(faces.landmark_scores, max(scores), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
