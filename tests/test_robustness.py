@@ -84,7 +84,7 @@ def test_any_box_with_an_area_gives_finite_landmarks_near_it(aligner, photo, box
 
 @pytest.mark.parametrize("box", [(-500, -500, -400, -400), (600, 100, 700, 200), (-60, 60, 40, 170)])
 def test_scores_tell_a_box_without_a_face(aligner, photo, face, box):
-    assert aligner.align(photo, [box]).landmark_scores.mean() < 0.4 < 0.8 < face.landmark_scores.mean()
+    assert aligner.align(photo, [box]).landmark_scores.mean() < 0.5 < 0.8 < face.landmark_scores.mean()
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (2, 3), (60, 20000)])
