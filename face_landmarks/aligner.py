@@ -46,8 +46,8 @@ from face_landmarks.weights import ModelCard, check_state_dict, load_weights
 
 _T = TypeVar("_T")
 
-# A face is looked at again, turned, if its mean score is below this, the lowest of the whole, upright faces
-# of the 300-W validation photos (examples/measure_confidence.py). A tilt by 60 degrees comes out just below.
+# A face is looked at again if its mean score is below this, as that of hardly any whole, upright face of the
+# 300-W validation photos is (examples/measure_confidence.py). A tilt by 60 degrees comes out just below.
 _DOUBTFUL: Final = 0.77
 _SMALLEST_FACE: Final = 0.25  # of the box it was sought in
 

@@ -81,7 +81,7 @@ class FaceTracker:
         frame_rate: of the video, in frames per second.
         detect_every: frames between regular looks of the detector, for faces that come in.
         min_score: mean landmark score below which a face is not believed. `shr-fan-68` gives
-            0.77 and more to whole faces, 0.41 on average to places without one (docs/accuracy.md).
+            0.75 and more to whole faces, 0.34 on average to places without one (docs/accuracy.md).
         max_missing: frames after which a missing face is forgotten.
         smooth: steady the landmarks with `OneEuroFilter`.
         min_cutoff: see `OneEuroFilter`; lower is steadier.
