@@ -175,7 +175,16 @@ def _describe(node: fx.Node, layer: nn.Module | None) -> tuple[str, dict[str, An
         return "Concat", {"axis": 1}, {}
     if node.target is operator.add and all(isinstance(part, fx.Node) for part in node.args):
         return "Add", {}, {}
-    if isinstance(layer, nn.AvgPool2d) and isinstance(layer.kernel_size, int) and not layer.ceil_mode:
+    if node.target is F.avg_pool2d and "input" not in node.kwargs:
+        arguments: tuple[Any, ...] = node.args[1:]
+        options: dict[str, Any] = node.kwargs
+        layer = nn.AvgPool2d(*arguments, **options)  # which takes what the function takes
+    if (
+        isinstance(layer, nn.AvgPool2d)
+        and isinstance(layer.kernel_size, int)
+        and not layer.ceil_mode
+        and layer.divisor_override is None
+    ):
         attributes = {
             "kernel_shape": [layer.kernel_size] * 2,
             "strides": [layer.stride] * 2,

@@ -62,6 +62,15 @@ def test_all_forms_of_the_network_give_the_heatmaps_of_torch(runtime, norm, stem
         torch.testing.assert_close(compiled(crops[:batch]), expected[:batch], atol=1e-5, rtol=1e-4)
 
 
+def test_pooling_called_as_a_function_is_the_layer(runtime):
+    class Pooling(nn.Module):
+        def forward(self, crops):
+            return nn.functional.avg_pool2d(nn.functional.avg_pool2d(crops, 2), 3, stride=1, padding=1)
+
+    crops = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(RuntimeNetwork(Pooling(), runtime)(crops), Pooling()(crops))
+
+
 def test_landmarks_and_scores_are_those_of_torch(runtime):
     expected = FaceAligner(MODEL, detector=None).align(PHOTO, BOXES)
     found = FaceAligner(MODEL, detector=None, backend=runtime).align(PHOTO, BOXES)
@@ -163,6 +172,7 @@ def test_the_graph_is_a_valid_onnx_file():
         nn.Tanh(),
         nn.AvgPool2d((2, 1)),
         nn.AvgPool2d(2, ceil_mode=True),
+        nn.AvgPool2d(2, divisor_override=3),
         nn.Conv2d(3, 5, 3, padding="same"),
         nn.Conv2d(3, 5, 3, padding_mode="reflect", padding=1),
     ],
