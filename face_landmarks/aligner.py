@@ -362,16 +362,17 @@ class FaceAligner:
         """The landmarks of B faces, each given by its photo and its box (4,)."""
         photos = [pixels for pixels, _ in faces]
         boxes = torch.from_numpy(np.stack([box for _, box in faces]))  # (B, 4)
-        look = self._look(photos, boxes, torch.zeros(len(boxes)))
+        first = self._look(photos, boxes, torch.zeros(len(boxes)))
 
-        doubtful = look.certainty < _DOUBTFUL
-        look = self._look_upright(look, doubtful | self.refine, photos, boxes)
+        doubtful = first.certainty < _DOUBTFUL
+        look = self._look_upright(first, doubtful | self.refine, photos, boxes)
         doubtful = look.certainty < _DOUBTFUL
         if doubtful.any():
             lying = quarter_turned(boxes)
             for turned, roll in ((lying, math.pi / 2), (boxes, math.pi), (lying, -math.pi / 2)):
                 look = self._look_again(look, doubtful, photos, turned, torch.full((len(boxes),), roll))
-            look = self._look_upright(look, doubtful, photos, boxes)
+            changed = look.certainty > first.certainty  # the others were looked at upright as they are
+            look = self._look_upright(look, doubtful & changed, photos, boxes)
         return look
 
     def _look_upright(

@@ -186,6 +186,7 @@ def test_the_mirror_takes_away_the_lean_and_the_card_puts_it_back():
         ([0.6, 0.9], False),  # upright: no other position may outdo it
         ([0.6, 0.6, 0.7, 0.65, 0.7, 0.9], False),  # upright, on one side, upside down, on the other, upright
         ([0.6, 0.5, 0.5, 0.7, 0.5, 0.65], True),
+        ([0.6, 0.5, 0.5, 0.5, 0.5], False),  # no landmarks but the first, whose upright crop was seen
     ],
 )
 def test_a_doubtful_face_is_looked_at_until_it_is_not(scores, refine):
