@@ -5,10 +5,11 @@ from face_landmarks import FaceAligner
 landmarks = FaceAligner().get_landmarks("photo.jpg")  # (N, 68, 2) float32, x y in pixels
 """
 
-from face_landmarks._version import __version__
+__version__ = "0.1.0"
+
 from face_landmarks.aligner import FaceAligner, FaceHeatmaps, LandmarkModel, load_model
-from face_landmarks.crops import align_faces, five_points, head_pose
-from face_landmarks.detection import Detector
+from face_landmarks.detection.contract import Detector
+from face_landmarks.detection.mtcnn import MTCNN
 from face_landmarks.errors import (
     AnnotationError,
     CacheError,
@@ -24,14 +25,14 @@ from face_landmarks.errors import (
     WeightsError,
     WeightsFormatError,
 )
-from face_landmarks.folders import align_folder
 from face_landmarks.images import read_image
 from face_landmarks.layouts import Layout, get_layout
-from face_landmarks.mtcnn import MTCNN
-from face_landmarks.plotting import draw_faces, plot_faces, plot_heatmaps
+from face_landmarks.models.weights import ModelCard, list_models
+from face_landmarks.output.crops import align_faces, five_points, head_pose
+from face_landmarks.output.folders import align_folder
+from face_landmarks.output.plotting import draw_faces, plot_faces, plot_heatmaps
 from face_landmarks.results import Faces
-from face_landmarks.video import FaceTracker, TrackedFaces, Video, VideoWriter
-from face_landmarks.weights import ModelCard, list_models
+from face_landmarks.video.tracker import FaceTracker, TrackedFaces, Video, VideoWriter
 
 __all__ = [
     "MTCNN",

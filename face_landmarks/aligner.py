@@ -16,13 +16,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from face_landmarks.backends import Backend, RuntimeNetwork, check_backend
-from face_landmarks.confidence import expected_errors
-from face_landmarks.detection import Detector, check_boxes, run_detector
-from face_landmarks.devices import choose_device
+from face_landmarks._system.devices import choose_device
+from face_landmarks._system.forking import settle_threads
+from face_landmarks.detection.contract import Detector, check_boxes, run_detector
 from face_landmarks.errors import InputError
-from face_landmarks.export import export_onnx
-from face_landmarks.forking import settle_threads
 from face_landmarks.geometry import (
     crop_matrices,
     mirror_matrix,
@@ -33,21 +30,24 @@ from face_landmarks.geometry import (
     warp,
 )
 from face_landmarks.heatmap import decode_heatmaps
-from face_landmarks.hourglass import (
+from face_landmarks.images import ImageSource, read_image
+from face_landmarks.layouts import Layout, get_layout
+from face_landmarks.models.confidence import expected_errors
+from face_landmarks.models.hourglass import (
     StackedHourglass,
     config_of,
     convert_fan_state_dict,
     fold_batch_norms,
 )
-from face_landmarks.images import ImageSource, read_image
-from face_landmarks.layouts import Layout, get_layout
+from face_landmarks.models.weights import ModelCard, check_state_dict, load_weights
 from face_landmarks.results import Faces
-from face_landmarks.weights import ModelCard, check_state_dict, load_weights
+from face_landmarks.runtime.export import export_onnx
+from face_landmarks.runtime.runtimes import Backend, RuntimeNetwork, check_backend
 
 _T = TypeVar("_T")
 
 # A face is looked at again if its mean score is below this, as that of hardly any whole, upright face of the
-# 300-W validation photos is (examples/measure_confidence.py). A tilt by 60 degrees comes out just below.
+# 300-W validation photos is (examples/lab/measure_confidence.py). A tilt by 60 degrees comes out just below.
 _DOUBTFUL: Final = 0.77
 _SMALLEST_FACE: Final = 0.25  # of the box it was sought in
 
@@ -228,7 +228,7 @@ class FaceAligner:
     def detector(self) -> Detector | None:
         """The face detector; MTCNN is imported and loaded when first asked for."""
         if isinstance(self._detector, str):
-            from face_landmarks.mtcnn import MTCNN
+            from face_landmarks.detection.mtcnn import MTCNN
 
             self._detector = MTCNN(device=self.device)
         return self._detector

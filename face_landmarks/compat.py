@@ -24,10 +24,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from face_landmarks.aligner import FaceAligner
-from face_landmarks.detection import Detector, run_detector
+from face_landmarks.detection.contract import Detector, run_detector
+from face_landmarks.detection.mtcnn import MTCNN
 from face_landmarks.errors import InputError
 from face_landmarks.images import ImageSource, read_image
-from face_landmarks.mtcnn import MTCNN
 from face_landmarks.results import Faces
 
 Boxes: TypeAlias = "Sequence[ArrayLike]"

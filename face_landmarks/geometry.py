@@ -28,11 +28,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from face_landmarks._system.forking import settle_threads
 from face_landmarks.errors import InputError
-from face_landmarks.forking import settle_threads
 
 # MTCNN's face box, forehead to chin, in units of the tight box around the 68 landmarks: the medians
-# that examples/measure_boxes.py prints for the 300-W training crops, made symmetric in x.
+# that examples/lab/measure_boxes.py prints for the 300-W training crops, made symmetric in x.
 _FACE_BOX = (0.01, -0.337, 0.99, 0.978)
 
 # Faces are cut out one by one from photos of any size; a crop may lie anywhere, also outside.

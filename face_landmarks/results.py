@@ -12,8 +12,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from face_landmarks._system.extras import import_extra
 from face_landmarks.errors import InputError
-from face_landmarks.extras import import_extra
 from face_landmarks.layouts import IBUG_68, Layout, get_layout
 
 # The arrays of a result and their axes: N faces, K landmarks. Everything below runs over this table.

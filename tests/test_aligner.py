@@ -15,9 +15,9 @@ from face_landmarks import FaceAligner, Faces, LandmarkModel, list_models, read_
 from face_landmarks.errors import DetectorError, ImageError, InputError, UnknownModelError, WeightsError
 from face_landmarks.geometry import boxes_from_landmarks
 from face_landmarks.heatmap import encode_heatmaps
-from face_landmarks.hourglass import HourglassConfig, StackedHourglass
 from face_landmarks.layouts import IBUG_68
-from face_landmarks.weights import ModelCard, save_weights
+from face_landmarks.models.hourglass import HourglassConfig, StackedHourglass
+from face_landmarks.models.weights import ModelCard, save_weights
 
 ASTRONAUT = Path(__file__).parents[1] / "examples" / "data" / "astronaut.jpg"
 

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from face_landmarks.annotations import read_pts, write_pts
-from face_landmarks.detection import check_boxes
+from face_landmarks.benchmarks.annotations import read_pts, write_pts
+from face_landmarks.detection.contract import check_boxes
 from face_landmarks.errors import AnnotationError, ImageError, InputError
 from face_landmarks.geometry import crop_matrices, transform_points, warp
 from face_landmarks.images import read_image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-SEEDS = sorted(path for path in (EXAMPLES / "fuzz_corpus").glob("*/*"))
+SEEDS = sorted(path for path in (EXAMPLES / "lab" / "fuzz_corpus").glob("*/*"))
 
 any_dtype = (
     hnp.boolean_dtypes() | hnp.unsigned_integer_dtypes() | hnp.integer_dtypes() | hnp.floating_dtypes()
@@ -136,7 +136,7 @@ def test_any_text_gives_points_or_an_annotation_error(tmp_path, head, opening, b
 
 @pytest.fixture(scope="module")
 def fuzz():
-    spec = importlib.util.spec_from_file_location("fuzz", EXAMPLES / "fuzz.py")
+    spec = importlib.util.spec_from_file_location("fuzz", EXAMPLES / "lab" / "fuzz.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from face_landmarks.errors import InputError
-from face_landmarks.hourglass import HourglassConfig
 from face_landmarks.layouts import get_layout
+from face_landmarks.models.hourglass import HourglassConfig
 
 
 @dataclass(frozen=True)

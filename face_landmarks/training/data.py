@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from face_landmarks.annotations import AnnotatedImage, read_folder
-from face_landmarks.benchmarks import face_boxes
+from face_landmarks.benchmarks.annotations import AnnotatedImage, read_folder
+from face_landmarks.benchmarks.readers import face_boxes
 from face_landmarks.errors import InputError
 from face_landmarks.geometry import crop_matrices, transform_points, warp
 from face_landmarks.images import read_image

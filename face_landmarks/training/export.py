@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from face_landmarks.confidence import fit_calibration
 from face_landmarks.errors import InputError
-from face_landmarks.hourglass import StackedHourglass
+from face_landmarks.models.confidence import fit_calibration
+from face_landmarks.models.hourglass import StackedHourglass
+from face_landmarks.models.weights import Calibration, ModelCard, save_weights
 from face_landmarks.training.config import TrainConfig, restore_config
 from face_landmarks.training.data import FaceSet
 from face_landmarks.training.loop import predict
-from face_landmarks.weights import Calibration, ModelCard, save_weights
 
 RESEARCH_ONLY = (
     "research only, no commercial use: the licence of the 300-W annotations it was trained on "

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from face_landmarks.devices import choose_device
+from face_landmarks._system.devices import choose_device
+from face_landmarks.benchmarks.metrics import Normaliser, nme, normaliser, signed_error
 from face_landmarks.errors import InputError
 from face_landmarks.geometry import resize_matrix, transform_points
 from face_landmarks.heatmap import decode_heatmaps, encode_heatmaps
-from face_landmarks.hourglass import StackedHourglass
 from face_landmarks.layouts import Layout, get_layout
-from face_landmarks.metrics import Normaliser, nme, normaliser, signed_error
+from face_landmarks.models.hourglass import StackedHourglass
 from face_landmarks.training.augment import Views, near_views, random_views
 from face_landmarks.training.config import TrainConfig, restore_config
 from face_landmarks.training.data import FaceSet

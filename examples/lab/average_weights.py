@@ -1,0 +1,46 @@
+"""Average the weights of a run with those of the model it began from: often better than either.
+
+    python examples/lab/average_weights.py runs/third --with shr-fan-68 --out runs/averaged
+    python examples/lab/embed_model.py runs/averaged ...
+
+Both must be of one shape, and near each other, as those of a run and of its --init are.
+
+Reference:
+    Wortsman et al. Robust Fine-Tuning of Zero-Shot Models. CVPR 2022. https://arxiv.org/abs/2109.01903
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from face_landmarks.models.weights import check_state_dict, load_weights
+from face_landmarks.training.export import load_best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of a finished training run")
+    parser.add_argument("--with", dest="model", required=True, help="a model's name or file")
+    parser.add_argument(
+        "--share", type=float, default=0.5, help="of the run's weights (default: %(default)s)"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder that is then a run like the first")
+    options = parser.parse_args()
+    run = load_best(options.run)
+    card, other = load_weights(options.model)
+    check_state_dict(card, other, {name: value.shape for name, value in run["average"].items()})
+    run["average"] = {
+        name: torch.lerp(other[name].float(), value.float(), options.share)
+        if value.is_floating_point()
+        else value
+        for name, value in run["average"].items()
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    torch.save(run, options.out / "best.pt")
+
+
+if __name__ == "__main__":
+    main()

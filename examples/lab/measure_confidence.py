@@ -1,0 +1,175 @@
+"""Does the confidence mean something? Expected errors against real ones, and faces against what is none.
+
+    python examples/lab/measure_confidence.py 300w/photos/val [--model shr-fan-68] [--plot reliability.png]
+
+1. The calibration is fitted on four fifths of the faces and tried on the last, five times over: how many
+   landmarks lie within the radius that should hold 68 % and 95 % of them, and, for tenths of the
+   landmarks from the surest to the most doubtful, the expected and the mean real error.
+2. The same photos with the face half hidden behind a piece of background, cut off at the middle by the
+   photo's edge, and boxes of background without a face (unannotated people among them count as such):
+   how well the mean score of a face tells them from whole faces (AUROC: 1 always, 0.5 never).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from face_landmarks import FaceAligner, read_image
+from face_landmarks.benchmarks.annotations import AnnotatedImage, read_folder
+from face_landmarks.geometry import boxes_from_landmarks
+from face_landmarks.models.confidence import coverage_radius, expected_errors, fit_calibration
+
+FOLDS = 5
+SHARES = (0.5, 0.68, 0.8, 0.9, 0.95)
+
+Image = NDArray[np.uint8]
+Floats = NDArray[np.float64]
+
+
+def cross_validated(scores: torch.Tensor, errors: torch.Tensor) -> torch.Tensor:
+    """Expected errors (N, K) of each face from a calibration that has not seen it."""
+    order = torch.randperm(len(scores), generator=torch.Generator().manual_seed(0))
+    expected = torch.empty_like(scores)
+    for fold in range(FOLDS):
+        held_out = order[fold::FOLDS]
+        others = order[torch.arange(len(order)) % FOLDS != fold]
+        expected[held_out] = expected_errors(
+            scores[held_out], fit_calibration(scores[others], errors[others])
+        )
+    return expected
+
+
+def auroc(higher: Floats, lower: Floats) -> float:
+    """Share of pairs in which the first is higher; ties count half."""
+    difference = higher[:, None] - lower[None]
+    return float((difference > 0).mean() + 0.5 * (difference == 0).mean())
+
+
+def background(
+    image: Image, boxes: Floats, side: float, random: np.random.Generator
+) -> tuple[float, float, float, float] | None:
+    """A square box of this side that touches none of the boxes; None if a hundred throws find none."""
+    height, width = image.shape[:2]
+    if side >= min(height, width):
+        return None
+    for _ in range(100):
+        x, y = random.uniform(0, width - side), random.uniform(0, height - side)
+        apart = (boxes[:, 0] > x + side) | (boxes[:, 2] < x) | (boxes[:, 1] > y + side) | (boxes[:, 3] < y)
+        if apart.all():
+            return x, y, x + side, y + side
+    return None
+
+
+def half_hidden(image: Image, box: Floats, patch: Image, random: np.random.Generator) -> Image:
+    """One half of the face, left, right, upper or lower, behind a piece of background."""
+    x0, y0, x1, y1 = box.astype(int).tolist()
+    middle_x, middle_y = (x0 + x1) // 2, (y0 + y1) // 2
+    halves = ((x0, y0, middle_x, y1), (middle_x, y0, x1, y1), (x0, y0, x1, middle_y), (x0, middle_y, x1, y1))
+    left, top, right, bottom = np.clip(halves[random.integers(4)], 0, [*image.shape[1::-1]] * 2).tolist()
+    hidden = image.copy()
+    rows = np.linspace(0, len(patch) - 1, bottom - top).astype(int)
+    columns = np.linspace(0, patch.shape[1] - 1, right - left).astype(int)
+    hidden[top:bottom, left:right] = patch[rows][:, columns]
+    return hidden
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("folder", help="whole photos with .pts files")
+    parser.add_argument("--model", default="shr-fan-68")
+    parser.add_argument("--plot", help="draw the reliability diagram and the scores here")
+    options = parser.parse_args()
+    aligner = FaceAligner(options.model, detector=None)
+    random = np.random.default_rng(0)
+    samples = read_folder(options.folder)
+
+    def certainty(cases: Iterable[tuple[Image, Floats]]) -> Floats:
+        images, boxes = zip(*cases, strict=True)
+        results = aligner.align_batch(images, [box[None] for box in boxes])
+        return np.array([faces.landmark_scores.mean() for faces in results])
+
+    found = aligner.align_batch(
+        (sample.image for sample in samples), [boxes_from_landmarks(sample.landmarks) for sample in samples]
+    )
+    sides = np.concatenate([(faces.boxes[:, 2:] - faces.boxes[:, :2]).sum(axis=1) for faces in found])
+    pixel = torch.from_numpy(sides * aligner.card.crop_scale / aligner.crop_size)  # image per crop pixel
+    distance = [
+        np.linalg.norm(faces.landmarks - sample.landmarks, axis=2)
+        for faces, sample in zip(found, samples, strict=True)
+    ]
+    errors = torch.from_numpy(np.concatenate(distance)) / pixel[:, None]  # (N, K) crop pixels
+    scores = torch.from_numpy(np.concatenate([faces.landmark_scores for faces in found]))
+    expected = cross_validated(scores, errors)
+    ratio = (errors / expected).flatten()
+
+    print(f"{aligner.card.name}, {len(scores)} faces of {options.folder}, {FOLDS}-fold")
+    print("\n| nominal share | landmarks within its radius |\n|---|---|")
+    for share in SHARES:
+        print(f"| {share:.0%} | {(ratio < coverage_radius(share)).double().mean():.1%} |")
+    tenths = expected.flatten().argsort().chunk(10)
+    rows = [(expected.flatten()[t].mean().item(), errors.flatten()[t].mean().item()) for t in tenths]
+    print("\n| tenth of the landmarks | expected error, crop px | real error, crop px |\n|---|---|---|")
+    for number, (nominal, real) in enumerate(rows, 1):
+        print(f"| {number} | {nominal:.2f} | {real:.2f} |")
+
+    whole, groups = scratch_cases(samples, random)
+    sure = certainty(whole)
+    print("\n| against whole faces | cases | mean score | AUROC |\n|---|---|---|---|")
+    print(f"| whole faces | {len(sure)} | {sure.mean():.2f} (lowest {sure.min():.2f}) | |")
+    doubts = {name: certainty(cases) for name, cases in groups.items()}
+    for name, doubt in doubts.items():
+        print(f"| {name} | {len(doubt)} | {doubt.mean():.2f} | {auroc(sure, doubt):.3f} |")
+    if options.plot:
+        draw(options.plot, rows, {"whole faces": sure, **doubts})
+
+
+def scratch_cases(
+    samples: list[AnnotatedImage], random: np.random.Generator
+) -> tuple[list[tuple[Image, Floats]], dict[str, list[tuple[Image, Floats]]]]:
+    """Whole faces, and the same photos spoilt: pairs of an image and a box (4,)."""
+    whole: list[tuple[Image, Floats]] = []
+    groups: dict[str, list[tuple[Image, Floats]]] = {
+        "half hidden": [], "cut off at the middle": [], "background": [],
+    }  # fmt: skip
+    for sample in samples:
+        image = read_image(sample.image)
+        boxes = boxes_from_landmarks(sample.landmarks).astype(np.float64)
+        for box in boxes:
+            whole.append((image, box))
+            side = float((box[2:] - box[:2]).mean())
+            middle = int((box[0] + box[2]) / 2)
+            if 0 < middle < image.shape[1]:
+                groups["cut off at the middle"].append((np.ascontiguousarray(image[:, :middle]), box))
+            place = background(image, boxes, side, random)
+            if place is not None:
+                groups["background"].append((image, np.array(place)))
+                x0, y0, x1, y1 = map(int, place)
+                patch = image[y0 : y1 + 1, x0 : x1 + 1]
+                groups["half hidden"].append((half_hidden(image, box, patch, random), box))
+    return whole, groups
+
+
+def draw(path: str, rows: list[tuple[float, float]], certainties: dict[str, Floats]) -> None:
+    from matplotlib import pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+    nominal, real = zip(*rows, strict=True)
+    left.plot([0, max(nominal)], [0, max(nominal)], color="0.7", linewidth=1)
+    left.plot(nominal, real, marker="o")
+    left.set(xlabel="expected error (crop pixels)", ylabel="real error (crop pixels)")
+    for name, values in certainties.items():
+        right.hist(values, bins=np.linspace(0, 1, 41), density=True, alpha=0.55, label=name)
+    right.set(xlabel="mean score of a face", yticks=[])
+    right.legend(frameon=False, loc="upper left")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()

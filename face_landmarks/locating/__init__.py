@@ -1,0 +1,1 @@
+"""From a photo and face boxes to landmarks: crop, network, decode, way back."""

@@ -1,0 +1,1 @@
+"""The landmark networks, their model cards, and how their weights arrive."""

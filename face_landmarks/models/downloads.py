@@ -1,0 +1,420 @@
+"""One file, known by its hash, brought here whole or not at all.
+
+The bytes of a file are looked for in this order, and hashed every time before one is believed:
+
+    package      the folder that comes with the code; no network, ever
+    cache        cache_folder()/FILE, downloaded earlier or put there by hand
+    torch hub    its checkpoints/FILE, where another package may have left it
+    network      each URL in turn into FILE.part: resumed, verified, then moved into place
+
+Environment:
+    FACE_LANDMARKS_HOME     the cache folder, instead of the platform's
+    FACE_LANDMARKS_OFFLINE  1: touch no network
+    FACE_LANDMARKS_MIRROR   https://host[/folder] to ask instead of the host of every URL
+
+    Proxies and certificates are set as for requests: HTTPS_PROXY, NO_PROXY, REQUESTS_CA_BUNDLE.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin
+
+from face_landmarks import __version__
+from face_landmarks.errors import CacheError, ChecksumError, DownloadError, WeightsError, WeightsFormatError
+
+if TYPE_CHECKING:  # requests, tqdm and filelock are imported when a download begins; few starts need them
+    import requests
+
+_log = logging.getLogger(__name__)
+
+_TIMEOUTS = (10.0, 30.0)  # seconds to connect, and between two arrivals of data
+_TRIES = 3  # per URL, not counting those that brought at least _WORTHWHILE bytes
+_WORTHWHILE = 1 << 20
+_BACKOFF = 1.0  # seconds before the second try, doubled before each further one
+_PATIENCE = 120.0  # seconds to wait for another process whose download does not grow
+_CHUNK = 1 << 16  # most bytes taken at a time
+
+_BY_HAND = (
+    "get the file from the url in any way, compare its sha256, and put it at the path; behind a proxy "
+    "set HTTPS_PROXY and REQUESTS_CA_BUNDLE; FACE_LANDMARKS_HOME moves the cache folder, "
+    "FACE_LANDMARKS_MIRROR names another host, FACE_LANDMARKS_OFFLINE=1 forbids the network"
+)
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """One file of weights, known by its hash.
+
+    Attributes:
+        name: file name, in the cache folder or the package's own.
+        sha256: its full hash, 64 hexadecimal digits.
+        size: in bytes, or None if unknown; the hash decides, the size is for people.
+        urls: where to get it, best first; none for a file that comes with the package.
+    """
+
+    name: str
+    sha256: str
+    size: int | None = None
+    urls: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            raise WeightsFormatError(f"{self.name}: sha256: expected 64 hex digits, got {self.sha256!r}")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a model's file is expected, and how to speak of it when it is not as expected.
+
+    Attributes:
+        model: its name, URL or path, as the caller knows it.
+        file: what should be there.
+        path: where.
+        remedy: what a person can do by hand.
+    """
+
+    model: str
+    file: WeightsFile
+    path: Path
+    remedy: str
+
+    @property
+    def part(self) -> Path:
+        """The download so far."""
+        return self.path.with_name(f"{self.path.name}.part")
+
+    @property
+    def etag(self) -> Path:
+        """The server's name for the version that .part is of."""
+        return self.path.with_name(f"{self.path.name}.etag")
+
+    def is_right(self, data: bytes) -> bool:
+        return sha256_of(data) == self.file.sha256
+
+    def failure(self, kind: type[WeightsError], problem: str, data: bytes | None = None) -> WeightsError:
+        """An error that tells everything a person needs, also to help themselves.
+
+        Args:
+            kind: class of the error.
+            problem: what went wrong.
+            data: what was found instead of the file, if it is not what lies at the path.
+        """
+        return kind(
+            f"{self.model}: {problem}\n"
+            f"  url       {' '.join(self.file.urls) or 'none'}\n"
+            f"  path      {self.path}\n"
+            f"  expected  {_describe(self.file.size, self.file.sha256)}\n"
+            f"  found     {self._found() if data is None else _describe(len(data), sha256_of(data))}\n"
+            f"  by hand   {self.remedy}"
+        )
+
+    def _found(self) -> str:
+        try:
+            data = self.path.read_bytes()
+        except OSError:
+            begun = size_of(self.part)
+            return f"the first {begun} bytes, kept in {self.part.name}" if begun else "nothing"
+        return _describe(len(data), sha256_of(data))
+
+
+def cache_folder() -> Path:
+    """Where downloaded weights are kept; it need not exist.
+
+    FACE_LANDMARKS_HOME if set, else face_landmarks in the platform's folder for caches.
+    """
+    if home := os.environ.get("FACE_LANDMARKS_HOME"):
+        return Path(os.path.expanduser(home))
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
+    elif sys.platform == "darwin":
+        base = "~/Library/Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.path.expanduser(base)) / "face_landmarks"
+
+
+class _SetbackError(Exception):
+    """A try that did not bring the file.
+
+    Attributes:
+        final: whether asking this URL again is pointless.
+        found: the bytes that came instead of the file.
+    """
+
+    def __init__(self, problem: str, *, final: bool = False, found: bytes | None = None) -> None:
+        super().__init__(problem)
+        self.final = final
+        self.found = found
+
+
+def obtain(
+    model: str, file: WeightsFile, package: Path, *, progress: bool | None = None
+) -> tuple[Place, bytes]:
+    """A file's verified bytes, and where they were found.
+
+    Args:
+        model: name of the model, for messages.
+        file: what is wanted; one without URLs comes with the package.
+        package: folder of the files that come with the package.
+        progress: show a bar on stderr while downloading; by default if stderr is a terminal.
+
+    Raises:
+        WeightsError: one of its children; the message says which file, where, and what to do.
+    """
+    if not file.urls:
+        place = Place(model, file, package / file.name, "reinstall face-landmarks: the file is part of it")
+        return place, _packaged(place)
+    place = Place(model, file, cache_folder() / file.name, _BY_HAND)
+    if found := _cached(place):
+        return found
+    if os.environ.get("FACE_LANDMARKS_OFFLINE", "").lower() not in ("", "0", "false", "no"):
+        kind = ChecksumError if os.path.exists(place.path) else DownloadError
+        raise place.failure(kind, "no good copy is here, and FACE_LANDMARKS_OFFLINE forbids the network")
+    with _locked(place):  # another process may bring it while this one waits
+        return _cached(place) or (place, _download(place, progress))
+
+
+def _packaged(place: Place) -> bytes:
+    try:
+        data = place.path.read_bytes()
+    except OSError as error:
+        raise place.failure(WeightsError, "a file of the package is missing") from error
+    if not place.is_right(data):
+        raise place.failure(ChecksumError, "a file of the package is damaged", data)
+    return data
+
+
+def _cached(place: Place) -> tuple[Place, bytes] | None:
+    """The file from the cache, or from where torch hub would have put it, if it is right."""
+    for path in (place.path, _torch_hub_folder() / place.file.name):
+        with suppress(OSError):  # what cannot be read is not here
+            data = path.read_bytes()
+            if place.is_right(data):
+                return replace(place, path=path), data
+    return None
+
+
+@contextmanager
+def _cache_faults(place: Place) -> Iterator[None]:
+    """Turn what the system says about the cache folder into a CacheError."""
+    try:
+        yield
+    except WeightsError:
+        raise
+    except OSError as error:
+        problem = f"the cache folder {place.path.parent} cannot be used: {error.strerror or error}"
+        raise place.failure(CacheError, problem) from error
+
+
+@contextmanager
+def _locked(place: Place) -> Iterator[None]:
+    """Let one process at a time download a file.
+
+    The system frees the lock of a process that dies, so a killed download never blocks the next;
+    a living one is waited for as long as its file grows.
+    """
+    from filelock import FileLock, Timeout
+
+    with _cache_faults(place):
+        place.path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{place.path}.lock")
+        size = -1
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=_PATIENCE)
+            except Timeout:
+                if size == (size := size_of(place.part)):
+                    problem = f"another process holds {lock.lock_file} and its download does not grow"
+                    raise place.failure(CacheError, problem) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _download(place: Place, progress: bool | None) -> bytes:
+    """Bring the file into the cache: each URL in turn, each up to _TRIES times."""
+    import requests
+
+    if os.path.exists(place.path):
+        _log.warning("%s: %s is damaged and will be replaced", place.model, place.path)
+    failures: dict[str, None] = {}  # an ordered set
+    found = None
+    with requests.Session() as session:
+        session.headers["User-Agent"] = f"face-landmarks/{__version__}"
+        session.headers["Accept-Encoding"] = "identity"  # ranges and sizes are of the file itself
+        for url in _mirrored(place.file.urls):
+            _log.info("%s: downloading %s to %s", place.model, url, place.path)
+            tries = 0
+            while tries < _TRIES:
+                if tries:
+                    time.sleep(_BACKOFF * 2 ** (tries - 1))
+                before = size_of(place.part)
+                try:
+                    with _cache_faults(place):
+                        return _fetch(session, url, place, progress)
+                except CacheError:
+                    remove(place.part, place.etag)  # a full disk is not left full
+                    raise
+                except _SetbackError as setback:
+                    failures[f"{url}: {setback}"] = None
+                    found = found if setback.found is None else setback.found
+                    if setback.final:
+                        break
+                    tries = 0 if size_of(place.part) - before >= _WORTHWHILE else tries + 1
+    problem = "no server gave the file" + "".join(f"\n  tried     {failure}" for failure in failures)
+    raise place.failure(DownloadError if found is None else ChecksumError, problem, found)
+
+
+def _fetch(session: requests.Session, url: str, place: Place, progress: bool | None) -> bytes:
+    """One try: whatever is missing in .part, then the verdict of the hash."""
+    have = size_of(place.part)
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    if have and (version := _version(place)):
+        headers["If-Range"] = version  # a file that changed is sent whole
+    with _answer(session, url, headers) as response:
+        resumed = response.status_code in (206, 416)
+        if response.status_code != 416:  # 416: nothing lies beyond what we have
+            _receive(response, place, have if resumed else 0, progress)
+    data = place.part.read_bytes()
+    if place.is_right(data):
+        os.replace(place.part, place.path)
+        remove(place.etag)
+        return data
+    remove(place.part, place.etag)
+    # Two halves of different files can be at fault after a resume, so one more try is fair.
+    problem = f"sent another file, {_describe(len(data), sha256_of(data))}"
+    raise _SetbackError(problem, final=not resumed, found=data)
+
+
+def _version(place: Place) -> str:
+    """What the server called the version that .part is of; empty if it did not say."""
+    with suppress(OSError):
+        text = place.etag.read_text("latin-1").strip()
+        return text if text.isprintable() else ""
+    return ""
+
+
+@contextmanager
+def _answer(session: requests.Session, url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
+    """The server's answer, if it is one that can bring the file."""
+    import requests
+
+    if not _is_safe(url):
+        raise _SetbackError("refused: not an https URL", final=True)
+    try:
+        response = session.get(
+            url, headers=headers, stream=True, timeout=_TIMEOUTS, hooks={"response": _refuse_unsafe_redirect}
+        )
+    except requests.RequestException as error:
+        hopeless = isinstance(error, (ValueError, requests.TooManyRedirects))
+        raise _SetbackError(str(error), final=hopeless) from error
+    except OSError as error:  # a bundle of certificates that is not there
+        raise _SetbackError(str(error), final=True) from error
+    with response:
+        status = response.status_code
+        if status not in (200, *((206, 416) if headers else ())):
+            passing = status >= 500 or status in (408, 425, 429)
+            raise _SetbackError(f"{status} {response.reason}", final=not passing)
+        yield response
+
+
+def _receive(response: requests.Response, place: Place, have: int, progress: bool | None) -> None:
+    """Append the answer's body to the `have` bytes of .part, or start it anew where that is 0."""
+    import urllib3
+    from tqdm import tqdm
+
+    if have and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+        remove(place.part, place.etag)
+        raise _SetbackError("sent another range than asked for")
+    if not have:
+        version = response.headers.get("ETag", "")
+        if not version or version.startswith("W/"):  # a weak tag does not promise the same bytes
+            version = response.headers.get("Last-Modified", "")
+        place.etag.write_text(version, "latin-1")
+    length = response.headers.get("Content-Length", "")
+    total = have + int(length) if length.isdecimal() else place.file.size
+    with (
+        open(place.part, "ab" if have else "wb") as stream,
+        tqdm(
+            total=total,
+            initial=have,
+            desc=place.model,
+            unit="B",
+            unit_scale=True,
+            disable=None if progress is None else not progress,  # None: unless stderr is a terminal
+        ) as bar,
+    ):
+        try:
+            # read1 hands over what has arrived; iter_content would lose it when the connection breaks.
+            while chunk := response.raw.read1(_CHUNK, decode_content=True):
+                bar.update(stream.write(chunk))
+                if place.file.size is not None and stream.tell() > place.file.size:
+                    return  # longer than the file: the hash will say what it thinks of it
+        except urllib3.exceptions.HTTPError as error:
+            raise _SetbackError(f"the connection broke: {error}") from error
+    if total is not None and (size := size_of(place.part)) < total:
+        raise _SetbackError(f"the connection ended after {size} of {total} bytes")
+
+
+def _refuse_unsafe_redirect(response: requests.Response, **_: object) -> None:
+    if response.is_redirect:
+        target = urljoin(response.url, response.headers["Location"])
+        if not _is_safe(target):
+            response.close()
+            raise _SetbackError(f"refused: redirected to {target}, not an https URL", final=True)
+
+
+def _mirrored(urls: Sequence[str]) -> Sequence[str]:
+    mirror = os.environ.get("FACE_LANDMARKS_MIRROR", "").rstrip("/")
+    if not mirror:
+        return urls
+    base = mirror if "://" in mirror else f"https://{mirror}"
+    return list(dict.fromkeys(re.sub(r"^\w+://[^/]*", lambda _: base, url) for url in urls))
+
+
+def _is_safe(url: str) -> bool:
+    """Whether nobody on the way can change what is sent: https, or this very machine."""
+    local = r"http://(localhost|127(\.\d+){3}|\[::1\])(:\d+)?(/.*)?"
+    return re.fullmatch(f"https://.+|{local}", url, re.IGNORECASE) is not None
+
+
+def _torch_hub_folder() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("TORCH_HOME") or os.path.join(cache, "torch")
+    return Path(os.path.expanduser(home)) / "hub" / "checkpoints"
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, 0 if there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def remove(*paths: Path) -> None:
+    """Remove files as far as that can be done."""
+    for path in paths:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _describe(size: int | None, sha256: str) -> str:
+    return f"{'unknown size' if size is None else f'{size} bytes'}, sha256 {sha256}"
+
+
+def sha256_of(data: bytes) -> str:
+    """64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,336 @@
+"""The landmark network: a stack of hourglasses, each predicting one heatmap per landmark.
+
+References:
+    Bulat, Tzimiropoulos. How far are we from solving the 2D & 3D face alignment problem?
+    ICCV 2017. https://arxiv.org/abs/1703.07332  (FAN, the hierarchical residual block)
+
+    Bulat, Sanchez, Tzimiropoulos. Subpixel Heatmap Regression for Facial Landmark Localization.
+    BMVC 2021. https://arxiv.org/abs/2111.02360  (section 4: the same network, continuous heatmaps)
+
+    Zhang. Making Convolutional Networks Shift-Invariant Again. ICML 2019.
+    https://arxiv.org/abs/1904.11486  (pooling that smooths before it takes every second cell)
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from face_landmarks.errors import InputError, WeightsFormatError
+from face_landmarks.models.weights import ModelCard
+
+NormOrder = Literal["before", "after"]
+StemPool = Literal["average", "blur"]
+
+
+@dataclass(frozen=True)
+class HourglassConfig:
+    """The shape of a stacked hourglass network.
+
+    Attributes:
+        landmarks: K, heatmaps predicted by every stack.
+        stacks: S, hourglasses one after the other, each refining the last one's heatmaps.
+        features: channels of an hourglass; the stem works with a quarter and a half of them.
+        depth: times an hourglass halves its resolution.
+        crop_size: side of the square input, in pixels.
+        heatmap_size: side of the square output, in cells; a quarter of the crop.
+        norm: "before", BN-ReLU-conv as FAN has it; "after", conv-BN-ReLU, where every
+            batch norm folds into the convolution before it.
+        stem_pool: how the stem halves its resolution; "average" as FAN does, over 2 x 2 cells; "blur",
+            over 4 x 4 with binomial weights, which follows a crop that moves by half a cell better.
+    """
+
+    landmarks: int = 68
+    stacks: int = 4
+    features: int = 256
+    depth: int = 4
+    crop_size: int = 256
+    heatmap_size: int = 64
+    norm: NormOrder = "before"
+    stem_pool: StemPool = "average"
+
+    def __post_init__(self) -> None:
+        for name in ("landmarks", "stacks", "features", "depth", "crop_size", "heatmap_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"HourglassConfig.{name}: expected at least 1, got {getattr(self, name)}")
+        if self.features % 16:
+            raise InputError(f"HourglassConfig.features: expected a multiple of 16, got {self.features}")
+        if self.crop_size != 4 * self.heatmap_size:
+            raise InputError(
+                "HourglassConfig.heatmap_size: expected a quarter of crop_size "
+                f"({self.crop_size} / 4), got {self.heatmap_size}"
+            )
+        if self.heatmap_size % 2**self.depth:
+            raise InputError(
+                f"HourglassConfig.heatmap_size: expected a multiple of 2**depth = {2**self.depth}, "
+                f"got {self.heatmap_size}"
+            )
+        if self.norm not in ("before", "after"):
+            raise InputError(f"HourglassConfig.norm: expected 'before' or 'after', got {self.norm!r}")
+        if self.stem_pool not in ("average", "blur"):
+            raise InputError(
+                f"HourglassConfig.stem_pool: expected 'average' or 'blur', got {self.stem_pool!r}"
+            )
+
+
+class Residual(nn.Module):
+    """FAN's hierarchical, parallel, multi-scale block: (B, C, H, W) -> (B, D, H, W).
+
+    Three 3x3 convolutions give D/2, D/4 and D/4 channels, each fed by the one before; their
+    concatenation is added to the input. Norm and ReLU come before each convolution.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        half, quarter = channels_out // 2, channels_out // 4
+        self.bn1 = nn.BatchNorm2d(channels_in)
+        self.conv1 = _conv3x3(channels_in, half)
+        self.bn2 = nn.BatchNorm2d(half)
+        self.conv2 = _conv3x3(half, quarter)
+        self.bn3 = nn.BatchNorm2d(quarter)
+        self.conv3 = _conv3x3(quarter, quarter)
+        self.project: nn.Module = nn.Identity()
+        if channels_in != channels_out:
+            self.project = nn.Sequential(
+                nn.BatchNorm2d(channels_in),
+                nn.ReLU(),
+                nn.Conv2d(channels_in, channels_out, 1, bias=False),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.conv1(F.relu(self.bn1(x)))  # (B, D/2, H, W)
+        b = self.conv2(F.relu(self.bn2(a)))  # (B, D/4, H, W)
+        c = self.conv3(F.relu(self.bn3(b)))  # (B, D/4, H, W)
+        shortcut: Tensor = self.project(x)
+        return torch.cat((a, b, c), dim=1) + shortcut  # (B, D, H, W)
+
+
+class ConvNorm(nn.Sequential):
+    """A 1x1 convolution and its norm."""
+
+    foldable = (("0", "1"),)
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(nn.Conv2d(channels_in, channels_out, 1, bias=False), nn.BatchNorm2d(channels_out))
+
+
+class FoldableResidual(nn.Module):
+    """The same block with each norm after its convolution: (B, C, H, W) -> (B, D, H, W).
+
+    Nothing stands between a convolution and its norm, so at inference the norm is a scale of
+    the convolution's weights (`fold_batch_norms`) and costs nothing.
+    """
+
+    foldable = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        half, quarter = channels_out // 2, channels_out // 4
+        self.conv1 = _conv3x3(channels_in, half)
+        self.bn1 = nn.BatchNorm2d(half)
+        self.conv2 = _conv3x3(half, quarter)
+        self.bn2 = nn.BatchNorm2d(quarter)
+        self.conv3 = _conv3x3(quarter, quarter)
+        self.bn3 = nn.BatchNorm2d(quarter)
+        self.project: nn.Module = nn.Identity()
+        if channels_in != channels_out:
+            self.project = ConvNorm(channels_in, channels_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.bn1(self.conv1(x))  # (B, D/2, H, W)
+        b = self.bn2(self.conv2(F.relu(a)))  # (B, D/4, H, W)
+        c = self.bn3(self.conv3(F.relu(b)))  # (B, D/4, H, W)
+        return F.relu(torch.cat((a, b, c), dim=1) + self.project(x))  # (B, D, H, W)
+
+
+class BlurPool(nn.Sequential):
+    """Half the resolution, smoothed first: (B, C, H, W) -> (B, C, H/2, W/2), centred as average pooling is.
+
+    Three averages of two cells one after the other weigh four cells by 1, 3, 3, 1.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(nn.AvgPool2d(2, stride=1, padding=1), nn.AvgPool2d(2, stride=1), nn.AvgPool2d(2))
+
+
+class Hourglass(nn.Module):
+    """One hourglass: (B, C, H, W) -> (B, C, H, W), seeing the whole face at its waist."""
+
+    def __init__(self, depth: int, channels: int, block: type[nn.Module]) -> None:
+        super().__init__()
+        self.skip = block(channels, channels)
+        self.pool = nn.AvgPool2d(2)
+        self.down = block(channels, channels)
+        self.inner = Hourglass(depth - 1, channels, block) if depth > 1 else block(channels, channels)
+        self.up = block(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        low = self.down(self.pool(x))  # (B, C, H/2, W/2)
+        low = self.up(self.inner(low))
+        skip: Tensor = self.skip(x)
+        return skip + F.interpolate(low, scale_factor=2, mode="nearest")  # (B, C, H, W)
+
+
+class Stack(nn.Module):
+    """An hourglass with its head: features in, features and heatmaps out."""
+
+    foldable = (("conv", "bn"),)
+
+    def __init__(self, config: HourglassConfig, block: type[nn.Module], *, last: bool) -> None:
+        super().__init__()
+        channels, landmarks = config.features, config.landmarks
+        self.hourglass = Hourglass(config.depth, channels, block)
+        self.top = block(channels, channels)
+        self.conv = nn.Conv2d(channels, channels, 1)
+        self.bn = nn.BatchNorm2d(channels)
+        self.heatmaps = nn.Conv2d(channels, landmarks, 1)
+        self.from_features = None if last else nn.Conv2d(channels, channels, 1)
+        self.from_heatmaps = None if last else nn.Conv2d(landmarks, channels, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.top(self.hourglass(x))  # (B, C, H, W)
+        features = F.relu(self.bn(self.conv(features)))
+        heatmaps = self.heatmaps(features)  # (B, K, H, W)
+        if self.from_features is None or self.from_heatmaps is None:
+            return x, heatmaps
+        return x + self.from_features(features) + self.from_heatmaps(heatmaps), heatmaps
+
+
+class StackedHourglass(nn.Module):
+    """The landmark network: crops (B, 3, 4H, 4W), RGB in [0, 1] -> heatmaps (B, K, H, W).
+
+    In `forward` only the last stack's heatmaps are returned; `forward_stacks` gives them all,
+    for the intermediate supervision of training.
+    """
+
+    foldable = (("conv", "bn"),)
+
+    def __init__(self, config: HourglassConfig) -> None:
+        super().__init__()
+        self.config = config
+        block: type[nn.Module] = Residual if config.norm == "before" else FoldableResidual
+        half, quarter = config.features // 2, config.features // 4
+        self.conv = nn.Conv2d(3, quarter, 7, stride=2, padding=3)
+        self.bn = nn.BatchNorm2d(quarter)
+        self.block1 = block(quarter, half)
+        self.pool: nn.Module = BlurPool() if config.stem_pool == "blur" else nn.AvgPool2d(2)
+        self.block2 = block(half, half)
+        self.block3 = block(half, config.features)
+        self.stacks = nn.ModuleList(
+            Stack(config, block, last=index == config.stacks - 1) for index in range(config.stacks)
+        )
+
+    def forward(self, crops: Tensor) -> Tensor:
+        return self.forward_stacks(crops)[-1]
+
+    def forward_stacks(self, crops: Tensor) -> list[Tensor]:
+        """Every stack's heatmaps: S tensors of (B, K, H, W)."""
+        x = F.relu(self.bn(self.conv(crops)))  # (B, C/4, 2H, 2W)
+        x = self.pool(self.block1(x))  # (B, C/2, H, W)
+        x = self.block3(self.block2(x))  # (B, C, H, W)
+        outputs = []
+        for stack in self.stacks:
+            x, heatmaps = stack(x)
+            outputs.append(heatmaps)
+        return outputs
+
+
+def config_of(card: ModelCard) -> HourglassConfig:
+    """The shape of a card's network.
+
+    Raises:
+        WeightsFormatError: it is none that this version can build.
+    """
+    try:
+        return HourglassConfig(**card.network)
+    except (TypeError, InputError) as error:
+        raise WeightsFormatError(f"card of {card.name}: network: {error}") from error
+
+
+def complexity(config: HourglassConfig) -> tuple[int, int]:
+    """What a network of this shape weighs and costs: parameters, and multiply-adds of its convolutions."""
+    with torch.device("meta"):  # shapes without memory
+        network = StackedHourglass(config).eval()
+        crop = torch.empty(1, 3, config.crop_size, config.crop_size)
+    products = 0
+
+    def count(convolution: nn.Module, _: object, output: Tensor) -> None:
+        nonlocal products
+        products += output.numel() * cast(Tensor, convolution.weight)[0].numel()
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(count)
+    network(crop)
+    return sum(parameter.numel() for parameter in network.parameters()), products
+
+
+def _conv3x3(channels_in: int, channels_out: int) -> nn.Conv2d:
+    return nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+
+
+def fold_batch_norms(network: nn.Module) -> nn.Module:
+    """A copy for inference in which every norm right after a convolution is part of it.
+
+    The outputs stay the same up to float32 rounding. With `norm="after"` no norm is left; with
+    `norm="before"`, FAN's order, only those of the stem and the heads fold.
+    """
+    folded = copy.deepcopy(network).eval()
+    for module in folded.modules():
+        for conv, norm in getattr(module, "foldable", ()):
+            fused = fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm))
+            setattr(module, conv, fused)
+            setattr(module, norm, nn.Identity())
+    return folded
+
+
+def convert_fan_state_dict(state: Mapping[str, Tensor], config: HourglassConfig) -> dict[str, Tensor]:
+    """The published 2DFAN-4 weights under this module's names.
+
+    The published file is older than torch 0.4.1 and does not count the batches its norms have
+    seen; no prediction depends on that count, and it is entered as 0.
+
+    Args:
+        state: the published state dict, keys like "m0.b2_4.bn1.weight".
+        config: the network it is for; norm "before".
+
+    Returns:
+        The same tensors. A key that FAN does not have keeps its name, for `check_state_dict` to find.
+    """
+    converted = {_fan_name(name, config.depth) or name: value for name, value in state.items()}
+    norms = [name.removesuffix("running_mean") for name in converted if name.endswith(".running_mean")]
+    return {f"{norm}num_batches_tracked": torch.tensor(0) for norm in norms} | converted
+
+
+_FAN_STEM = {"conv1": "conv", "bn1": "bn", "conv2": "block1", "conv3": "block2", "conv4": "block3"}
+_FAN_HEAD = {
+    "top_m_": "top", "conv_last": "conv", "bn_end": "bn", "l": "heatmaps", "bl": "from_features",
+    "al": "from_heatmaps",
+}  # fmt: skip
+_FAN_BLOCK = {"b1": "skip", "b2": "down", "b3": "up"}
+
+
+def _fan_name(name: str, depth: int) -> str | None:
+    """FAN's key under our names; None if FAN has no such key."""
+    module, _, rest = name.partition(".")
+    rest = rest.replace("downsample.", "project.")
+    if module in _FAN_STEM:
+        return f"{_FAN_STEM[module]}.{rest}"
+    head = re.fullmatch(r"(top_m_|conv_last|bn_end|l|bl|al)(\d+)", module)
+    if head:
+        return f"stacks.{head[2]}.{_FAN_HEAD[head[1]]}.{rest}"
+    block = re.fullmatch(r"m(\d+)\.(b[123])_(\d+|plus_1)\.(.+)", f"{module}.{rest}")
+    if block is None:
+        return None
+    stack, kind, level, leaf = block.groups()
+    if level == "plus_1":  # the waist, below the innermost level
+        return f"stacks.{stack}.hourglass{'.inner' * depth}.{leaf}"
+    return f"stacks.{stack}.hourglass{'.inner' * (depth - int(level))}.{_FAN_BLOCK[kind]}.{leaf}"

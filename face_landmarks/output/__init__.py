@@ -1,0 +1,1 @@
+"""What landmarks become: aligned crops, files for whole folders, drawings, plots."""

@@ -1,0 +1,1 @@
+"""Landmark networks outside torch: the ONNX file, ONNX Runtime, OpenVINO."""

@@ -1,0 +1,98 @@
+"""Expected errors: read off the height of a peak, calibrated, and right on average."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from face_landmarks.errors import InputError, WeightsFormatError
+from face_landmarks.heatmap import decode_heatmaps, encode_heatmaps
+from face_landmarks.models.confidence import coverage_radius, expected_errors, fit_calibration
+from face_landmarks.models.weights import Calibration, ModelCard, get_card
+
+K = 3
+
+
+def simulated(
+    faces: int, own: float = 0.5, face: float = 0.25
+) -> tuple[torch.Tensor, torch.Tensor, Calibration]:
+    """Scores, Rayleigh errors, and the calibration they were drawn with."""
+    random = torch.Generator().manual_seed(0)
+    scores = 0.5 + 0.45 * torch.rand(faces, K, generator=random, dtype=torch.float64)
+    truth = Calibration((0.5, 1.0, 2.0), own, face)
+    uniform = torch.rand(faces, K, generator=random, dtype=torch.float64)
+    errors = expected_errors(scores, truth) * (-4 / math.pi * torch.log1p(-uniform)).sqrt()
+    return scores, errors, truth
+
+
+def test_the_calibration_that_made_the_errors_is_found_again():
+    scores, errors, truth = simulated(20_000)
+    found = fit_calibration(scores, errors)
+    assert found.scale == pytest.approx(truth.scale, rel=0.02)
+    assert (found.own, found.face) == pytest.approx((truth.own, truth.face), abs=0.02)
+
+
+def test_the_stated_shares_of_landmarks_lie_within_their_radius():
+    scores, errors, truth = simulated(20_000)
+    expected = expected_errors(scores, truth)
+    for share in (0.1, 0.68, 0.95):
+        assert (errors < coverage_radius(share) * expected).double().mean() == pytest.approx(share, abs=0.01)
+    assert coverage_radius(0.68) == pytest.approx(1.20, abs=0.005)  # as `Faces` quotes it
+    assert coverage_radius(0.95) == pytest.approx(1.95, abs=0.005)
+
+
+def test_a_lower_peak_means_a_larger_error_and_none_is_infinite():
+    heights = torch.tensor([[1.0, 0.9, 0.5, 0.1, 0.0]])
+    errors = expected_errors(heights, Calibration((1.0,) * 5, 0.5, 0.0))[0]
+    assert (errors.diff() > 0).all() and errors.isfinite().all()
+    assert errors[2] == 1  # the scale is the error at a peak of one half
+
+
+def test_a_mean_of_gaussians_peaks_as_low_as_its_doubt_says():
+    sigma, doubt = 1.5, 1.0  # cells: of the target, and of where it may be
+    places = 16 + doubt * torch.randn(20_000, 1, 2, generator=torch.Generator().manual_seed(0))
+    mean = encode_heatmaps(places, (33, 33), sigma).mean(dim=0, keepdim=True)
+    _, scores = decode_heatmaps(mean)
+    assert 1 / scores.item() - 1 == pytest.approx(doubt**2 / sigma**2, rel=0.03)
+
+
+def test_one_doubtful_landmark_raises_the_errors_of_its_face_only():
+    calibration = Calibration((1.0,) * K, 0.3, 0.3)
+    scores = torch.full((2, K), 0.9)
+    before = expected_errors(scores, calibration)
+    scores[1, 0] = 0.3
+    after = expected_errors(scores, calibration)
+    assert torch.equal(after[0], before[0])
+    assert (after[1] > before[1]).all() and after[1, 0] > after[1, 1]
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.5, math.nan])
+def test_a_share_is_between_zero_and_one(share):
+    with pytest.raises(InputError, match="share: expected a number between 0 and 1"):
+        coverage_radius(share)
+
+
+def test_scores_and_errors_must_be_of_the_same_faces():
+    with pytest.raises(InputError, match=r"got \(4, 3\), \(5, 3\)"):
+        fit_calibration(torch.rand(4, K), torch.rand(5, K))
+    with pytest.raises(InputError, match="with a face"):
+        fit_calibration(torch.rand(0, K), torch.rand(0, K))
+
+
+def test_a_card_carries_its_calibration_through_json():
+    card = get_card("2dfan4")
+    values = card.to_dict()
+    assert "calibration" not in values and ModelCard.from_dict(values) == card
+    values["calibration"] = {"scale": [1.5] * 68, "own": 0.2, "face": 0.5}
+    carried = ModelCard.from_dict(values)
+    assert carried.calibration == Calibration((1.5,) * 68, 0.2, 0.5)
+    assert ModelCard.from_dict(carried.to_dict()) == carried
+
+
+@pytest.mark.parametrize("scale", [[1.0] * 67, [0.0] * 68, [math.nan] * 68])
+def test_a_card_refuses_a_calibration_of_other_landmarks_or_impossible_errors(scale):
+    values = get_card("2dfan4").to_dict() | {"calibration": {"scale": scale, "own": 0.2, "face": 0.5}}
+    with pytest.raises(WeightsFormatError, match="calibration: expected 68 positive errors"):
+        ModelCard.from_dict(values)

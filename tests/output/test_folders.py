@@ -1,0 +1,263 @@
+"""Whole folders: nothing lost, nothing twice, also when the run is killed."""
+
+import csv
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from face_landmarks import FaceAligner, read_image
+from face_landmarks.benchmarks.annotations import read_folder, read_pts
+from face_landmarks.cli import main
+from face_landmarks.errors import InputError, MissingDependencyError
+from face_landmarks.output.folders import align_folder
+
+ASTRONAUT = Path(__file__).parents[2] / "examples" / "data" / "astronaut.jpg"
+BOX = [[178.0, 59.0, 267.0, 175.0]]
+SETTINGS = '"bytes": 9, "model": "b", "weights": null, "flip": false, "refine": false'
+
+
+def detect(image):
+    """A detector that needs no network: black pictures have no face, wide ones have two."""
+    if not image.any():
+        return np.empty((0, 4))
+    return np.array(BOX * (2 if image.shape[1] > 512 else 1)) * min(1, image.shape[0] / 512)
+
+
+@pytest.fixture(scope="module")
+def aligner():
+    return FaceAligner("shr-fan-68-fast", detector=detect, device="cpu")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Four photos, one in a subfolder; a damaged one, a hidden one, and a file that is none."""
+    folder = tmp_path / "photos"
+    (folder / "deep").mkdir(parents=True)
+    photo = cv2.imread(str(ASTRONAUT))
+    wide = cv2.copyMakeBorder(photo, 0, 0, 0, 100, cv2.BORDER_REPLICATE)
+    pictures = {"a.jpg": photo, "b.PNG": wide, "deep/c.jpg": photo[:, ::-1], "d.jpg": photo * 0}
+    for name, picture in pictures.items():
+        cv2.imwrite(str(folder / name), picture)
+    for name in ("broken.jpg", ".hidden.jpg", "notes.txt"):
+        (folder / name).write_text("not a photo")
+    return folder
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_every_photo_has_its_line_in_order(aligner, photos, tmp_path):
+    out = tmp_path / "new" / "out.jsonl"
+    report = align_folder(aligner, photos, out)
+    rows = lines(out)
+    assert [row["image"] for row in rows] == ["a.jpg", "b.PNG", "broken.jpg", "d.jpg", "deep/c.jpg"]
+    assert [len(row.get("boxes", ())) for row in rows] == [1, 2, 0, 0, 1]
+    assert "broken.jpg" in rows[2]["error"] and rows[0]["model"] == "shr-fan-68-fast"
+    np.testing.assert_allclose(rows[0]["landmarks"], aligner.align(photos / "a.jpg").landmarks, atol=1e-3)
+    assert (report.images, report.faces, report.resumed) == (4, 4, 0)
+    assert list(report.unreadable) == ["broken.jpg"]
+    align_folder(aligner, photos, tmp_path / "flat.jsonl", recursive=False)
+    assert len(lines(tmp_path / "flat.jsonl")) == 4
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3, 5])
+@pytest.mark.parametrize("torn", [b"", b'{"image": "d.jpg", "mod'], ids=["clean", "torn"])
+def test_a_stopped_run_goes_on_where_it_stopped(aligner, photos, tmp_path, kept, torn):
+    whole, part = tmp_path / "whole.jsonl", tmp_path / "part.jsonl"
+    align_folder(aligner, photos, whole)
+    part.write_bytes(b"".join(whole.read_bytes().splitlines(keepends=True)[:kept]) + torn)
+    assert align_folder(aligner, photos, part).resumed == kept
+    for row, again in zip(lines(whole), lines(part), strict=True):
+        assert row["image"] == again["image"]
+        np.testing.assert_allclose(row.get("landmarks", 0), again.get("landmarks", 0), atol=1e-2)
+
+
+def test_a_new_photo_is_added(aligner, photos, tmp_path):
+    out = tmp_path / "out.jsonl"
+    align_folder(aligner, photos, out)
+    before = out.read_bytes()
+    (photos / "aa.jpg").write_bytes(ASTRONAUT.read_bytes())
+    report = align_folder(aligner, photos, out)
+    assert out.read_bytes().startswith(before) and lines(out)[-1]["image"] == "aa.jpg"
+    assert report.resumed == 5 and report.faces == 5
+
+
+def test_a_killed_command_resumes_exactly(tmp_path):
+    folder, out, whole = tmp_path / "photos", tmp_path / "out.csv", tmp_path / "whole.csv"
+    folder.mkdir()
+    face = cv2.imread(str(ASTRONAUT))[20:200, 120:320]
+    names = [f"{i:02}.jpg" for i in range(28)]
+    for i, name in enumerate(names):
+        cv2.imwrite(str(folder / name), np.roll(face, i, axis=1))
+    words = ["align", str(folder), "--device", "cpu", "--out"]
+    process = subprocess.Popen([sys.executable, "-m", "face_landmarks", *words, str(out)])
+    journal, deadline = tmp_path / "out.csv.jsonl", time.monotonic() + 100
+    while time.monotonic() < deadline and not (journal.exists() and journal.read_bytes().count(b"\n") >= 8):
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not out.exists() and 8 <= len(lines(journal)) < len(names), "killed too late to show anything"
+
+    assert main([*words, str(out)]) == 0 and main([*words, str(whole)]) == 0
+    assert not journal.exists()
+    ours, theirs = (list(csv.DictReader(path.read_text().splitlines())) for path in (out, whole))
+    assert [row["image"] for row in ours] == [row["image"] for row in theirs] == names
+    numbers = [[float(value) for key, value in row.items() if key != "image"] for row in ours + theirs]
+    np.testing.assert_allclose(numbers[: len(ours)], numbers[len(ours) :], atol=1e-2)
+
+
+def test_a_table_has_a_row_per_face(aligner, photos, tmp_path):
+    align_folder(aligner, photos, tmp_path / "out.csv")
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
+    assert [(row["image"], row["face"]) for row in rows] == [
+        ("a.jpg", "0"),
+        ("b.PNG", "0"),
+        ("b.PNG", "1"),
+        ("deep/c.jpg", "0"),
+    ]
+    expected = aligner.align(photos / "a.jpg")
+    assert float(rows[0]["y_30"]) == pytest.approx(float(expected.landmarks[0, 30, 1]), abs=1e-3)
+    assert float(rows[0]["x1"]) == pytest.approx(267) and len(rows[0]) == 2 + 5 + 4 * 68
+
+
+def test_parquet_holds_the_same_table(aligner, photos, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    align_folder(aligner, photos, tmp_path / "out.csv")
+    align_folder(aligner, photos, tmp_path / "out.parquet")
+    table = pandas.read_parquet(tmp_path / "out.parquet")
+    pandas.testing.assert_frame_equal(table, pandas.read_csv(tmp_path / "out.csv"), check_dtype=False)
+
+
+def test_tables_without_pandas_say_what_is_missing_before_the_work(aligner, photos, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(MissingDependencyError, match="tables"):
+        align_folder(aligner, photos, tmp_path / "out.parquet")
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_pts_files_are_those_that_read_folder_reads(aligner, photos, tmp_path):
+    align_folder(aligner, photos, tmp_path / "pts")
+    files = sorted(path.relative_to(tmp_path / "pts").as_posix() for path in (tmp_path / "pts").rglob("*.*"))
+    assert files == ["a.pts", "b.1.pts", "b.2.pts", "deep/c.pts"]
+    expected = aligner.align(photos / "a.jpg").landmarks[0]
+    np.testing.assert_allclose(read_pts(tmp_path / "pts" / "a.pts"), expected, atol=1e-3)
+    (tmp_path / "pts" / "a.jpg").write_bytes(ASTRONAUT.read_bytes())
+    (tmp_path / "pts" / "b.png").write_bytes((photos / "b.PNG").read_bytes())
+    assert [len(sample.landmarks) for sample in read_folder(tmp_path / "pts")] == [1, 2]
+
+
+@pytest.mark.parametrize("out", ["out.jsonl", "out.csv", "pts"])
+def test_an_empty_folder_is_no_error(aligner, tmp_path, out):
+    (tmp_path / "empty").mkdir()
+    assert align_folder(aligner, tmp_path / "empty", tmp_path / out).images == 0
+
+
+def test_what_cannot_be_done_is_refused(aligner, photos, tmp_path):
+    with pytest.raises(InputError, match="folder of photos"):
+        align_folder(aligner, tmp_path / "none", tmp_path / "out.jsonl")
+    with pytest.raises(InputError, match=r"out: expected \.jsonl"):
+        align_folder(aligner, photos, tmp_path / "out.xml")
+    with pytest.raises(InputError, match="workers"):
+        align_folder(aligner, photos, tmp_path / "out.jsonl", workers=0)
+    with pytest.raises(InputError, match="place to write to"):
+        align_folder(aligner, photos, "/dev/null/out.jsonl")
+    (photos / "a.png").write_bytes(b"")
+    with pytest.raises(InputError, match="one photo named a"):
+        align_folder(aligner, photos, tmp_path / "pts")
+    (photos / "a.png").rename(photos / "a.1.png")
+    with pytest.raises(InputError, match=r"no photo named a\.1\.\* beside a\.\*"):
+        align_folder(aligner, photos, tmp_path / "pts")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("a note without an end of line", "earlier results"),
+        ("[1, 2]\n", "earlier results"),
+        ('{"image": "a"}\n', "earlier results"),
+        ('{"image": "a", "error": "cannot decode"}\n', "expected bytes, flip, image, model, refine, weights"),
+        (f'{{"image": ["a"], {SETTINGS}, "error": ""}}\n', "earlier results"),
+        (f'{{"image": "a", {SETTINGS}}}\n', "expected layout, landmarks"),
+        (f'{{"image": "a", {SETTINGS}, "error": ["cannot decode"]}}\n', "expected an error as text"),
+        (f'{{"image": "a", {SETTINGS}, "error": {5000 * "["}\n', "earlier results"),
+        (
+            f'{{"image": "a", {SETTINGS}, "error": "cannot decode"}}\n',
+            "results of model shr-fan-68-fast, got b",
+        ),
+    ],
+)
+def test_a_file_of_another_kind_or_model_is_left_alone(aligner, photos, tmp_path, line, message):
+    out = tmp_path / "out.jsonl"
+    out.write_text(line)
+    with pytest.raises(InputError, match=message):
+        align_folder(aligner, photos, out)
+    assert out.read_text() == line
+
+
+def test_results_of_other_photos_or_settings_are_not_mixed(aligner, photos, tmp_path):
+    out, others = tmp_path / "out.jsonl", tmp_path / "others"
+    align_folder(aligner, photos, out)
+    before = out.read_bytes()
+    others.mkdir()
+    (others / "a.jpg").write_bytes((photos / "d.jpg").read_bytes())
+    with pytest.raises(InputError, match=r"those of another a\.jpg"):
+        align_folder(aligner, others, out)
+    mirrored = FaceAligner("shr-fan-68-fast", detector=detect, device="cpu", flip=True)
+    with pytest.raises(InputError, match="results of flip True, got False"):
+        align_folder(mirrored, photos, out)
+    assert out.read_bytes() == before
+
+
+def test_finished_lines_are_not_those_of_an_unfinished_folder_of_pts_files(aligner, photos, tmp_path):
+    align_folder(aligner, photos, tmp_path / "out.jsonl")
+    before = (tmp_path / "out.jsonl").read_bytes()
+    align_folder(aligner, photos, tmp_path / "out")
+    assert (tmp_path / "out.jsonl").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.jsonl", "photos"]
+
+
+@pytest.mark.parametrize("name", ["a.pts", "b.1.pts"])
+def test_landmarks_that_are_there_are_not_written_over(aligner, photos, name, monkeypatch):
+    monkeypatch.chdir(photos)
+    Path(name).write_text("by hand")
+    with pytest.raises(InputError, match=f"expected a folder without landmarks .* got .*{name}"):
+        align_folder(aligner, ".", ".")
+    assert Path(name).read_text() == "by hand"
+    Path(name).unlink()
+    assert align_folder(aligner, ".", ".").faces == 4
+    assert Path("a.pts").exists() and Path("b.2.pts").exists()
+
+
+def test_names_need_not_be_text(aligner, photos, tmp_path):
+    try:
+        (photos / "a.jpg").rename(photos / "a\udce9.jpg")
+    except (OSError, UnicodeError):
+        pytest.skip("this file system has no such names")
+    align_folder(aligner, photos, tmp_path / "out.csv")
+    assert r"a\udce9.jpg,0," in (tmp_path / "out.csv").read_text()
+
+
+def test_what_a_detector_raises_is_passed_on(photos, tmp_path):
+    def fails(image):
+        raise ConnectionRefusedError("nobody there")
+
+    with pytest.raises(ConnectionRefusedError):
+        align_folder(FaceAligner("shr-fan-68-fast", detector=fails), photos, tmp_path / "out.jsonl")
+
+
+def test_the_command_lists_what_it_could_not_read(photos, tmp_path, capsys):
+    assert main(["align", str(photos), "--out", str(tmp_path / "out.jsonl"), "--device", "cpu"]) == 1
+    error = capsys.readouterr().err
+    assert "broken.jpg" in error and "in 4 photos, 1 unreadable" in error
+    assert main(["align", str(photos), "--out", "x.jsonl", "--draw", "y.png"]) == 2
+    assert main(["align", str(photos)]) == 2
+    assert "--out" in capsys.readouterr().err
+    assert read_image(photos / "a.jpg").shape == (512, 512, 3)

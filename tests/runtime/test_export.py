@@ -1,0 +1,261 @@
+"""ONNX files: torch's answers for any batch, facts enough to use them alone, and clear refusals."""
+
+import json
+import logging
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from face_landmarks import FaceAligner, InputError, LandmarkModel, MissingDependencyError, WeightsError
+from face_landmarks.benchmarks.annotations import read_folder
+from face_landmarks.cli import main
+from face_landmarks.errors import ExportError
+from face_landmarks.geometry import boxes_from_landmarks, crop_matrices, warp
+from face_landmarks.images import read_image
+from face_landmarks.layouts import IBUG_68
+from face_landmarks.models.weights import ModelCard
+from face_landmarks.runtime import export
+
+onnx = pytest.importorskip("onnx", reason="needs onnx: pip install 'face-landmarks[onnx]'")
+pytest.importorskip("onnxscript", reason="needs onnxscript: pip install 'face-landmarks[onnx]'")
+onnxruntime = pytest.importorskip(
+    "onnxruntime", reason="needs onnxruntime: pip install 'face-landmarks[onnx]'"
+)
+
+ROOT = Path(__file__).parents[2]
+ASTRONAUT = ROOT / "examples" / "data" / "astronaut.jpg"
+PAGE = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def aligner():
+    return FaceAligner(device="cpu", detector=None)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """The embedded model without and with its decoder, by `decode`, as the page has them made."""
+    folder = tmp_path_factory.mktemp("files")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        (command,) = re.findall("^face-landmarks (.*)$", PAGE, re.MULTILINE)
+        assert main(command.split()) == 0
+        exec(compile(BLOCKS[0], "export.md", "exec"), {})
+    return {False: folder / "heatmaps.onnx", True: folder / "landmarks.onnx"}
+
+
+def shallow():
+    """Crops (B, 3, 32, 32) -> heatmaps (B, 68, 8, 8), by a norm that no convolution can take in."""
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(3)
+    for values in (norm.weight, norm.running_mean, norm.running_var):
+        nn.init.uniform_(values, 0.5, 1.5)
+    return nn.Sequential(norm, nn.ReLU(), nn.Conv2d(3, 68, 4, stride=4))
+
+
+def small(network=None, **options):
+    """An aligner with an offset and a shallow network, which is exported in no time."""
+    card = ModelCard(
+        name="small",
+        summary="a network for tests",
+        licence="none",
+        layout="ibug-68",
+        network={"landmarks": 68, "crop_size": 32, "heatmap_size": 8},
+        format="native",
+        crop_scale=0.61,
+        crop_shift=0.1365,
+        window=5,
+        temperature=10.0,
+        offset=(0.25, -0.5),
+        lean=0.0,
+        training_data="none",
+        command="none",
+        scores={},
+    )
+    model = LandmarkModel(card, network or shallow())
+    return FaceAligner(model, detector=None, device="cpu", **options)
+
+
+def run(path, crops):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return [torch.from_numpy(output) for output in session.run(None, {"crops": crops.numpy()})]
+
+
+def crops_of(aligner, photo, boxes):
+    matrices = crop_matrices(
+        torch.tensor(boxes), aligner.crop_size, aligner.card.crop_scale, aligner.card.crop_shift
+    )
+    return warp(read_image(photo), matrices, aligner.crop_size)
+
+
+def assert_the_files_agree(aligner, files, crops):
+    points, scores = aligner._locate(crops)
+    landmarks, landmark_scores = run(files[True], crops)
+    assert float((landmarks - points).norm(dim=-1).max()) < 1e-3
+    assert float((landmark_scores - scores).abs().max()) < 1e-4
+    (heatmaps,) = run(files[False], crops)
+    assert float((aligner._decode(heatmaps)[0] - points).norm(dim=-1).max()) < 1e-3
+
+
+@pytest.mark.parametrize("faces", [1, 2, 5])
+def test_the_files_agree_with_torch_for_any_number_of_crops(aligner, files, faces):
+    boxes = np.array([[178, 59, 267, 175]], np.float32) + 7 * np.arange(faces, dtype=np.float32)[:, None]
+    assert_the_files_agree(aligner, files, crops_of(aligner, ASTRONAUT, boxes))
+
+
+def test_the_files_agree_with_torch_on_the_validation_faces(aligner, files, shared_data):
+    crops = [
+        crops_of(aligner, sample.image, boxes_from_landmarks(sample.landmarks))
+        for sample in list(read_folder(shared_data / "300w" / "crops" / "val"))[::5]
+    ]
+    assert len(crops) > 30
+    assert_the_files_agree(aligner, files, torch.cat(crops))
+
+
+@pytest.mark.parametrize("decode", [False, True])
+def test_the_graph_is_float32_with_a_free_batch_and_says_nothing_of_this_machine(files, aligner, decode):
+    model = onnx.load(files[decode])
+    size, cells = aligner.crop_size, aligner.card.network["heatmap_size"]
+    shapes = {
+        value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        for value in (*model.graph.input, *model.graph.output)
+    }
+    assert shapes.pop("crops") == ["batch", 3, size, size]
+    assert shapes == (
+        {"landmarks": ["batch", 68, 2], "scores": ["batch", 68]}
+        if decode
+        else {"heatmaps": ["batch", 68, cells, cells]}
+    )
+    assert [opset.version for opset in model.opset_import if not opset.domain] == [18]
+    types = {tensor.data_type for tensor in model.graph.initializer}
+    assert onnx.TensorProto.DOUBLE not in types and onnx.TensorProto.FLOAT in types
+    data = files[decode].read_bytes().replace(aligner.card.command.encode(), b"")  # which names scripts
+    assert str(ROOT).encode() not in data and b".py" not in data
+
+
+def test_the_metadata_tells_what_a_user_must_know(files, aligner):
+    for decode, path in files.items():
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        facts = session.get_modelmeta().custom_metadata_map
+        assert ModelCard.from_dict(json.loads(facts["card"])) == aligner.card
+        for name in ("name", "summary", "licence", "layout", "training_data"):
+            assert facts[name] == getattr(aligner.card, name)
+        for name in ("crop_scale", "crop_shift", "window", "temperature", "lean"):
+            assert json.loads(facts[name]) == getattr(aligner.card, name)
+        assert json.loads(facts["crop_size"]) == aligner.crop_size
+        assert json.loads(facts["landmark_names"]) == list(IBUG_68.names)
+        assert json.loads(facts["heatmap_to_crop"]) == aligner.heatmap_to_crop.tolist()
+        assert json.loads(facts["mean"]) == [0, 0, 0] and json.loads(facts["scale"]) == [1 / 255] * 3
+        assert "RGB" in facts["input"] and "black" in facts["crop"]
+        assert facts["output"].startswith("landmarks" if decode else "heatmaps")
+        assert "research only" in onnx.load(path).doc_string
+
+
+def test_the_offset_of_a_card_is_in_the_graph_and_in_the_matrix(tmp_path):
+    aligner = small()
+    files = {decode: aligner.export(tmp_path / f"{decode}.onnx", decode=decode) for decode in (False, True)}
+    torch.manual_seed(1)
+    assert_the_files_agree(aligner, files, torch.rand(2, 3, 32, 32))
+    facts = {fact.key: fact.value for fact in onnx.load(files[False]).metadata_props}
+    assert json.loads(facts["heatmap_to_crop"]) == [[4, 0, 1.25], [0, 4, 2], [0, 0, 1]]
+
+
+def test_the_same_model_gives_the_same_bytes_and_stays_as_it_is(tmp_path):
+    aligner = small(dtype=torch.bfloat16)
+    first, second = (aligner.export(tmp_path / f"{n}.onnx").read_bytes() for n in (1, 2))
+    assert first == second
+    assert {p.dtype for p in aligner.network.parameters()} == {torch.bfloat16}
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["1.onnx", "2.onnx"]
+
+
+def test_a_file_that_differs_from_torch_is_not_written(tmp_path, monkeypatch):
+    transform = export.transform_points
+    monkeypatch.setattr(export, "transform_points", lambda matrix, points: transform(matrix, points) + 0.002)
+    with pytest.raises(
+        ExportError, match=r"small: expected .* to 0.001 crop pixels, got 0.0028; nothing was"
+    ):
+        small().export(tmp_path / "a.onnx", decode=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_onnxruntime_the_file_is_written_with_a_warning(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with caplog.at_level(logging.WARNING, "face_landmarks"):
+        path = small().export(tmp_path / "a.onnx")
+    assert caplog.messages == ["small: not compared with torch, as onnxruntime is not installed"]
+    onnx.checker.check_model(path)
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript"])
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(package, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingDependencyError, match=r'pip install "face-landmarks\[onnx\]"'):
+        small().export(tmp_path / "a.onnx")
+
+
+class Moody(nn.Module):
+    """What it computes depends on what it sees, so it is no graph."""
+
+    def forward(self, crops):
+        heatmaps = crops[:, :1, ::4, ::4].expand(-1, 68, -1, -1)
+        return heatmaps if crops.sum() > 0 else -heatmaps
+
+
+def test_what_cannot_be_exported_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"path: expected a name that ends in \.onnx, got 'a\.pt'"):
+        small().export(tmp_path / "a.pt")
+    with pytest.raises(InputError, match="flip: expected False"):
+        small(flip=True).export(tmp_path / "a.onnx")
+    with pytest.raises(WeightsError, match="expected a place to write to, got No such file"):
+        small().export(tmp_path / "nowhere" / "a.onnx")
+    with pytest.raises(ExportError, match="small: expected"):
+        small(Moody()).export(tmp_path / "a.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_names_the_file_and_an_unknown_model(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("face_landmarks.cli.FaceAligner", lambda model, **_: small())
+    path = tmp_path / "out.onnx"
+    assert main(["export", "mine.safetensors", str(path)]) == 0
+    assert capsys.readouterr().out == f"{path}\n" and path.exists()
+    monkeypatch.undo()
+    assert main(["export", "2dfan5", str(path)]) == 2
+    assert "did you mean '2dfan4'" in capsys.readouterr().err
+
+
+def test_the_page_shows_how_to_use_a_file_alone(tmp_path, monkeypatch, aligner, files):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photo.jpg").write_bytes(ASTRONAUT.read_bytes())
+    for file in files.values():
+        (tmp_path / file.name).symlink_to(file)
+    _, use_landmarks, use_heatmaps = BLOCKS
+    alone = "\nimport sys\nassert not {'torch', 'face_landmarks', 'cv2'} & set(sys.modules)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", use_landmarks + alone + "np.save('points.npy', points)"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "right_eye_1" in done.stdout
+    found = np.load("points.npy")
+    expected = aligner.get_landmarks(ASTRONAUT, [[178, 59, 267, 175]])[0]
+    inter_ocular = np.linalg.norm(expected[45] - expected[36])
+    assert np.linalg.norm(found - expected, axis=1).mean() < 0.005 * inter_ocular
+
+    names = {}
+    exec(compile(use_heatmaps, "export.md", "exec"), names)
+    assert names["landmarks"].shape == (68, 2)
+    crops = crops_of(aligner, ASTRONAUT, [[178.0, 59.0, 267.0, 175.0]])
+    points, scores = aligner._locate(crops)
+    read = [names["decode"](heatmap) for heatmap in run("heatmaps.onnx", crops)[0][0].numpy()]
+    np.testing.assert_allclose([point for point, _ in read], points[0], atol=1e-3)
+    np.testing.assert_allclose([score for _, score in read], scores[0], atol=1e-3)
