@@ -7,7 +7,7 @@ landmarks = FaceAligner().get_landmarks("photo.jpg")  # (N, 68, 2) float32, x y 
 
 __version__ = "0.1.0"
 
-from face_landmarks.aligner import FaceAligner, FaceHeatmaps, LandmarkModel, load_model
+from face_landmarks.aligner import FaceAligner
 from face_landmarks.detection.contract import Detector
 from face_landmarks.detection.mtcnn import MTCNN
 from face_landmarks.errors import (
@@ -24,15 +24,21 @@ from face_landmarks.errors import (
     UnknownModelError,
     WeightsError,
     WeightsFormatError,
+    WriteError,
 )
 from face_landmarks.images import read_image
 from face_landmarks.layouts import Layout, get_layout
-from face_landmarks.models.weights import ModelCard, list_models
+from face_landmarks.models.card import ModelCard
+from face_landmarks.models.registry import list_models
+from face_landmarks.models.weights import LandmarkModel, load_model
 from face_landmarks.output.crops import align_faces, five_points, head_pose
+from face_landmarks.output.drawing import draw_faces
 from face_landmarks.output.folders import align_folder
-from face_landmarks.output.plotting import draw_faces, plot_faces, plot_heatmaps
-from face_landmarks.results import Faces
-from face_landmarks.video.tracker import FaceTracker, TrackedFaces, Video, VideoWriter
+from face_landmarks.output.plotting import plot_faces, plot_heatmaps
+from face_landmarks.results import FaceHeatmaps, Faces
+from face_landmarks.video.reading import Video
+from face_landmarks.video.tracker import FaceTracker, TrackedFaces
+from face_landmarks.video.writing import VideoWriter
 
 __all__ = [
     "MTCNN",
@@ -60,6 +66,7 @@ __all__ = [
     "VideoWriter",
     "WeightsError",
     "WeightsFormatError",
+    "WriteError",
     "__version__",
     "align_faces",
     "align_folder",

@@ -10,6 +10,7 @@ FaceLandmarksError
 │   ├── CacheError                       the cache folder cannot be read or written
 │   ├── ChecksumError                    a file is not the one its card describes
 │   └── WeightsFormatError               a file or card that cannot be read, or is not of this network
+├── WriteError (OSError)                 a file or folder that cannot be written
 ├── DetectorError (RuntimeError)         a face detector that broke its contract
 ├── ExportError (RuntimeError)           a network that cannot be exported, or comes out different
 └── MissingDependencyError (ImportError) an optional package is needed and not installed
@@ -59,6 +60,10 @@ class ChecksumError(WeightsError):
 
 class WeightsFormatError(WeightsError):
     """A weights file or model card is not of a known format, or does not fit its network."""
+
+
+class WriteError(FaceLandmarksError, OSError):
+    """A file or folder cannot be written: no such place, no rights, a full disk."""
 
 
 class DetectorError(FaceLandmarksError, RuntimeError):

@@ -22,6 +22,8 @@ ImageSource: TypeAlias = (
 )
 ChannelOrder = Literal["rgb", "bgr"]
 
+PHOTO_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})  # in folders
+
 _ORIENTATION_TAG: Final = 0x0112
 _SIXTEEN_BITS_IN_32: Final = ("PNG", "PPM")  # formats whose 16-bit gray Pillow may open as 32-bit "I"
 _NOT_PHOTOS: Final = (  # no photo comes so, and their headers do not bound what reading them takes

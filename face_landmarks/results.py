@@ -1,4 +1,4 @@
-"""The one result type: faces, with their landmarks, boxes and scores."""
+"""The results: faces, with their landmarks, boxes and scores; and the heatmaps they were read from."""
 
 from __future__ import annotations
 
@@ -263,6 +263,28 @@ class Faces:
             'font-family="sans-serif" font-size="12">'
             f"{''.join(shapes)}</svg>"
         )
+
+
+@dataclass(frozen=True, eq=False)
+class FaceHeatmaps:
+    """What the network saw of each face of a photo, and what it answered.
+
+    Attributes:
+        crops: (N, S, S, 3) uint8 RGB, what the network saw.
+        heatmaps: (N, K, H, W) float32, what it answered.
+        points: (N, K, 2) float32, x y in cells of the heatmaps, as decoded.
+        heatmap_to_crop: (3, 3) float64.
+        heatmap_to_image: (N, 3, 3) float64.
+    """
+
+    crops: NDArray[np.uint8]
+    heatmaps: NDArray[np.float32]
+    points: NDArray[np.float32]
+    heatmap_to_crop: NDArray[np.float64]
+    heatmap_to_image: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.crops)
 
 
 def _shape(name: str, faces: int, layout: Layout) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 import pickle
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ from face_landmarks.errors import DetectorError, ImageError, InputError, Unknown
 from face_landmarks.geometry import boxes_from_landmarks
 from face_landmarks.heatmap import encode_heatmaps
 from face_landmarks.layouts import IBUG_68
+from face_landmarks.models.card import ModelCard
 from face_landmarks.models.hourglass import HourglassConfig, StackedHourglass
-from face_landmarks.models.weights import ModelCard, save_weights
+from face_landmarks.models.weights import save_weights
 
 ASTRONAUT = Path(__file__).parents[1] / "examples" / "data" / "astronaut.jpg"
 
@@ -49,7 +51,7 @@ def card(**changes):
         "summary": "a network for tests",
         "licence": "none",
         "layout": "ibug-68",
-        "network": {"landmarks": 68, "crop_size": 256, "heatmap_size": 64},
+        "network": HourglassConfig(),
         "format": "native",
         "crop_scale": 0.61,
         "crop_shift": 0.1365,
@@ -242,18 +244,16 @@ def test_a_missing_photo_is_named(aligner):
 
 
 def test_a_users_own_weights_file_is_all_it_takes(tmp_path):
-    config = {"stacks": 1, "features": 16, "depth": 2, "crop_size": 32, "heatmap_size": 8}
-    network = StackedHourglass(HourglassConfig(**config, norm="after"))
-    mine = card(network={**config, "landmarks": 68, "norm": "after"})
+    config = HourglassConfig(stacks=1, features=16, depth=2, crop_size=32, heatmap_size=8, norm="after")
+    network, mine = StackedHourglass(config), card(network=config)
     save_weights(tmp_path / "mine.safetensors", network.state_dict(), mine)
     aligner = FaceAligner(tmp_path / "mine.safetensors", detector=None, device="cpu")
     assert aligner.align(photo_with_a_dot(50, 50), [(10, 10, 90, 90)]).landmarks.shape == (1, 68, 2)
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
-    config = {"stacks": 1, "features": 16, "depth": 2, "crop_size": 32, "heatmap_size": 8}
-    network = StackedHourglass(HourglassConfig(**config))
-    wider = card(network={**config, "features": 32, "landmarks": 68})
+    config = HourglassConfig(stacks=1, features=16, depth=2, crop_size=32, heatmap_size=8)
+    network, wider = StackedHourglass(config), card(network=replace(config, features=32))
     save_weights(tmp_path / "mixed.safetensors", network.state_dict(), wider)
     with pytest.raises(WeightsError, match="mixed"):
         FaceAligner(tmp_path / "mixed.safetensors")

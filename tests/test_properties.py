@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from face_landmarks.benchmarks.annotations import read_pts, write_pts
 from face_landmarks.detection.contract import check_boxes
 from face_landmarks.errors import AnnotationError, ImageError, InputError
 from face_landmarks.geometry import crop_matrices, transform_points, warp
 from face_landmarks.images import read_image
+from face_landmarks.pts import read_pts, write_pts
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SEEDS = sorted(path for path in (EXAMPLES / "lab" / "fuzz_corpus").glob("*/*"))

@@ -297,7 +297,7 @@ def test_forked_and_spawned_processes_align(tmp_path):
 MEMORY = """
 import json, re, sys
 import numpy as np, torch
-from face_landmarks import FaceAligner, read_image
+from face_landmarks import FaceAligner, LandmarkModel, read_image
 
 def peak():  # not getrusage: it starts from the memory of the process that started this one
     with open("/proc/self/status") as status:
@@ -318,7 +318,7 @@ for enormous in ([0, 0, 1e7, 1e7], [-1.6e7, -1.6e7, 1.6e7, 1.6e7], [0, 0, 2e6, 3
     aligner.align(pixels, [enormous])
 peaks["enormous boxes"] = peak()
 
-aligner.network = Average()
+aligner = FaceAligner(LandmarkModel(aligner.card, Average()), detector=None, device="cpu", batch_size=8)
 few = aligner.align(pixels, [box] * 100).landmarks
 many = aligner.align(pixels, [box] * 2000).landmarks
 assert many.shape == (2000, 68, 2) and (many == few[0]).all()

@@ -31,8 +31,8 @@ from face_landmarks.heatmap import DecodeMethod, decode_heatmaps
 from face_landmarks.layouts import IBUG_68
 from face_landmarks.models.hourglass import HourglassConfig
 from face_landmarks.training.config import RECIPES, TrainConfig
-from face_landmarks.training.data import FaceSet, load_faces
-from face_landmarks.training.loop import Trainer, TrainingData
+from face_landmarks.training.data import FaceSet, TrainingData, load_faces
+from face_landmarks.training.loop import Trainer
 
 MOVEMENT = "movement, crop px"
 DECODERS: tuple[DecodeMethod, ...] = ("argmax", "quarter", "log-parabola", "local-soft-argmax")

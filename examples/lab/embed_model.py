@@ -19,11 +19,10 @@ from pathlib import Path
 
 import face_landmarks
 from face_landmarks import FaceAligner, ModelCard
-from face_landmarks.aligner import load_model
 from face_landmarks.benchmarks.annotations import read_folder
 from face_landmarks.benchmarks.evaluation import BoxSource, evaluate
-from face_landmarks.models.hourglass import config_of as network_of
-from face_landmarks.models.weights import get_card
+from face_landmarks.models.registry import get_card
+from face_landmarks.models.weights import load_model
 from face_landmarks.training.config import TrainConfig
 from face_landmarks.training.data import load_faces
 from face_landmarks.training.export import calibrate, export_model, load_config
@@ -92,7 +91,7 @@ def main() -> None:
 def config_of(card: ModelCard) -> TrainConfig:
     """As much of a model's configuration as its card tells."""
     return TrainConfig(
-        network=network_of(card),
+        network=card.network,
         crop_scale=card.crop_scale,
         crop_shift=card.crop_shift,
         window=card.window,

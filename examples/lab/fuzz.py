@@ -58,8 +58,8 @@ def check_image(data: bytes) -> None:
 
 def check_pts(data: bytes) -> None:
     """Read landmarks, or be told that these are none; what is read survives writing."""
-    from face_landmarks.benchmarks.annotations import read_pts, write_pts
     from face_landmarks.errors import AnnotationError
+    from face_landmarks.pts import read_pts, write_pts
 
     path = _scratch("fuzz.pts")
     path.write_bytes(data)

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from face_landmarks import FaceAligner
 from face_landmarks.benchmarks.evaluation import evaluate
-from face_landmarks.benchmarks.readers import BENCHMARKS, TRAINING_SETS
+from face_landmarks.benchmarks.protocols import BENCHMARKS, TRAINING_SETS
 from face_landmarks.cli.train import main as train
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))

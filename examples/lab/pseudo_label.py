@@ -20,7 +20,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from face_landmarks import FaceAligner
-from face_landmarks.benchmarks.annotations import write_pts
+from face_landmarks.pts import write_pts
 
 
 def main() -> None:

@@ -1,21 +1,4 @@
-"""Landmark files: single .pts files, and folders of photos with their .pts files.
-
-Convention:
-    A .pts file counts pixels from one, everything else here from zero. One is subtracted in
-    `read_pts` and added in `write_pts`, and nowhere else:
-
-        in the file                        in memory
-        version: 1
-        n_points: 2
-        {
-        1.000000 1.000000                  (0.0, 0.0)   the centre of the top left pixel
-        11.500000 3.250000                 (10.5, 2.25)
-        }
-
-Reference:
-    Sagonas et al. 300 Faces In-The-Wild Challenge: Database and Results. IVC 2016.
-    https://ibug.doc.ic.ac.uk/resources/facial-point-annotations/
-"""
+"""Annotated photos: folders of photos with their .pts files."""
 
 from __future__ import annotations
 
@@ -28,15 +11,14 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from face_landmarks.errors import AnnotationError, InputError
-
-PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})  # in folders
+from face_landmarks.geometry import boxes_from_landmarks
+from face_landmarks.images import PHOTO_SUFFIXES
+from face_landmarks.pts import check_points, read_pts
 
 _LOGGER = logging.getLogger(__name__)
-_LARGEST = 2**24  # up to here float32 knows every whole pixel
-_HEADER = re.compile(r"\s*(version:\s*\S+\s+)?(n_points:\s*(?P<count>\d{1,18})\s*)?")
 _NUMBERED = re.compile(r"(?P<name>.+)\.(?P<number>\d+)")
 
 
@@ -65,7 +47,7 @@ class AnnotatedImage:
     boxes: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "landmarks", _points(self.landmarks, "(N, K, 2)"))
+        object.__setattr__(self, "landmarks", check_points(self.landmarks, "(N, K, 2)"))
         if self.boxes is None:
             return
         boxes = np.asarray(self.boxes, dtype=np.float32)
@@ -79,44 +61,6 @@ class AnnotatedImage:
     def source(self) -> Path | NDArray[np.uint8]:
         """What `read_image` reads: the path, or the pixels of a stored photo, decoded now."""
         return self.image if isinstance(self.image, Path) else self.image.read()
-
-
-def read_pts(path: str | os.PathLike[str]) -> NDArray[np.float32]:
-    """Read the landmarks of one face; the file's header and braces may be missing together.
-
-    Returns:
-        (K, 2) x y in pixels, zero-based.
-
-    Raises:
-        AnnotationError: the file is missing, empty or damaged, or holds another number of points
-            than its header says.
-    """
-    path = Path(path)
-    body, count = _open_pts(path)
-    lines = [line for line in body.splitlines() if line.strip()]
-    if not lines:
-        raise AnnotationError(f"{path}: expected points, got none")
-    if count is not None and len(lines) != count:
-        raise AnnotationError(f"{path}: expected n_points = {count}, got {len(lines)}")
-    points = np.array([_parse_point(path, line) for line in lines])  # (K, 2)
-    return (points - 1).astype(np.float32)
-
-
-def write_pts(path: str | os.PathLike[str], landmarks: ArrayLike) -> None:
-    """Write the landmarks of one face with the standard header; `read_pts` gives them back.
-
-    Args:
-        path: the file to write; an existing one is replaced.
-        landmarks: (K, 2) x y in pixels, zero-based.
-
-    Raises:
-        InputError: landmarks of another shape, or not finite.
-        OSError: the file cannot be written.
-    """
-    points = _points(landmarks, "(K, 2)").astype(np.float64) + 1
-    lines = [f"{x:.6f} {y:.6f}" for x, y in points]
-    text = "\n".join(["version: 1", f"n_points: {len(lines)}", "{", *lines, "}", ""])
-    Path(path).write_bytes(text.encode("ascii"))
 
 
 def read_folder(root: str | os.PathLike[str]) -> list[AnnotatedImage]:
@@ -169,40 +113,6 @@ def read_folder(root: str | os.PathLike[str]) -> list[AnnotatedImage]:
     return samples
 
 
-def _open_pts(path: Path) -> tuple[str, int | None]:
-    """The lines of points, and how many the header promises (None without such a header)."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise AnnotationError(f"{path}: expected a .pts file, got bytes that are not text") from error
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        raise AnnotationError(
-            f"{path}: expected a .pts file, got {getattr(error, 'strerror', error)}"
-        ) from error
-    head, opened, rest = text.partition("{")
-    if not opened:
-        return text, None
-    body, closed, tail = rest.partition("}")
-    header = _HEADER.fullmatch(head)
-    if header is None or not closed or tail.strip():
-        raise AnnotationError(f"{path}: expected 'version: 1 n_points: K {{ ... }}', got another structure")
-    return body, None if header["count"] is None else int(header["count"])
-
-
-def _parse_point(path: Path, line: str) -> tuple[float, float]:
-    try:
-        x, y = map(float, line.split())
-    except ValueError:
-        raise AnnotationError(f"{path}: expected two numbers, got {line.strip()[:40]!r}") from None
-    if not (abs(x) < _LARGEST and abs(y) < _LARGEST):  # NaN and infinity fail this too
-        raise AnnotationError(f"{path}: expected pixel coordinates, got {line.strip()[:40]!r}")
-    return x, y
-
-
-def _points(landmarks: ArrayLike, shape: str) -> NDArray[np.float32]:
-    points = np.asarray(landmarks, dtype=np.float32)
-    if points.ndim != len(shape.split(",")) or points.shape[-1] != 2 or points.shape[-2] == 0:
-        raise InputError(f"landmarks: expected shape {shape}, got {points.shape}")
-    if not np.isfinite(points).all():
-        raise InputError("landmarks: expected finite coordinates, got NaN or infinity")
-    return points
+def face_boxes(sample: AnnotatedImage) -> NDArray[np.float32]:
+    """(N, 4) the boxes faces are cut out by: those that came with the data, or made from 68 landmarks."""
+    return boxes_from_landmarks(sample.landmarks) if sample.boxes is None else sample.boxes

@@ -5,9 +5,6 @@
     evaluation.save("results")
     str(evaluation)
 
-    result = evaluate_benchmark(FaceAligner(), get_benchmark("300w"), "data/300w")
-    str(result)  # the paper's columns beside ours
-
 Convention:
     Errors, rates and shares are in percent. Every annotated face counts: one that the detector
     did not find has an infinite error in failure rates and areas. Means (NME, signed error) can
@@ -32,15 +29,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
+from face_landmarks._system.files import make_folder, replacing, write_whole
 from face_landmarks.benchmarks import metrics
-from face_landmarks.benchmarks.annotations import AnnotatedImage, StoredPhoto
-from face_landmarks.benchmarks.readers import Benchmark, Column, Masks, face_boxes
+from face_landmarks.benchmarks.annotations import AnnotatedImage, StoredPhoto, face_boxes
 from face_landmarks.errors import InputError
 from face_landmarks.layouts import Layout
 from face_landmarks.results import Faces
 
 BoxSource = Literal["truth", "detector"]
-
 # On annotated photos, MTCNN's box overlaps the box of the same face by 0.50 or more, that of a
 # neighbour by 0.11 at most.
 _LEAST_OVERLAP = 0.3
@@ -174,11 +170,11 @@ class Evaluation:
             "found_share": self.found_share,
             "boxes": self.boxes,
             "normaliser": self.normaliser,
-            "nme": _number(self.nme),
-            "signed_error": [_number(error) for error in self.signed_error],
+            "nme": finite(self.nme),
+            "signed_error": [finite(error) for error in self.signed_error],
             "failure_rate": {str(t): self.failure_rate(t) for t in _FAILURE_THRESHOLDS},
             "auc": {str(t): self.auc(t) for t in _AUC_THRESHOLDS},
-            "nme_by_group": {name: _number(error) for name, error in self.nme_by_group.items()},
+            "nme_by_group": {name: finite(error) for name, error in self.nme_by_group.items()},
         }
 
     def table(self) -> str:
@@ -201,13 +197,10 @@ class Evaluation:
         """Write summary.json and, face by face, faces.csv; the folder is made if it is missing.
 
         Raises:
-            OSError: a file cannot be written.
+            WriteError: a file cannot be written.
         """
-        root = _save_summary(folder, self.summary())
-        with open(root / "faces.csv", "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(FaceRecord._fields)
-            writer.writerows(self.records())
+        root = save_summary(folder, self.summary())
+        save_table(root / "faces.csv", FaceRecord._fields, self.records())
 
     def _mean_found(self, errors: NDArray[np.float64]) -> float:
         return float(errors[self.found].mean()) if self.found.any() else math.nan
@@ -272,142 +265,6 @@ def evaluate(
     return Evaluation(images, truth, predicted, layout, normaliser, boxes)
 
 
-@dataclass(frozen=True, eq=False)
-class BenchmarkResult:
-    """The scores of an aligner on a benchmark, column by column beside the paper's.
-
-    Attributes:
-        benchmark: what was measured.
-        evaluation: of all its faces, by the normaliser of the first column.
-        subsets: name -> (N,) bool, which faces are in it.
-    """
-
-    benchmark: Benchmark
-    evaluation: Evaluation
-    subsets: Masks
-
-    def __str__(self) -> str:
-        return self.table()
-
-    def part(self, subset: str, normaliser: metrics.Normaliser | None = None) -> Evaluation:
-        """The evaluation of one subset, by the first column's normaliser or by another."""
-        part = self.evaluation.subset(self.subsets[subset])
-        return part if normaliser is None else replace(part, normaliser=normaliser)
-
-    def score(self, column: Column) -> float:
-        """Our value of a column, in percent; NaN for a subset without faces, or without any found."""
-        if not self.subsets[column.subset].any():
-            return math.nan
-        part = self.part(column.subset, column.normaliser)
-        if column.threshold is None:
-            return part.nme
-        return part.auc(column.threshold) if column.score == "AUC" else part.failure_rate(column.threshold)
-
-    @property
-    def deviations(self) -> tuple[str, ...]:
-        """Where the faces are not as many as the protocol has, in words; empty for the whole benchmark."""
-        found = {name: int(mask.sum()) for name, mask in self.subsets.items()}
-        return tuple(
-            f"{name}: expected {count} faces, got {found[name]}"
-            for name, count in self.benchmark.faces.items()
-            if found[name] != count
-        )
-
-    def summary(self) -> dict[str, Any]:
-        """The columns, and all scores of all faces, ready for JSON."""
-        columns = [
-            {
-                "subset": column.subset,
-                "faces": int(self.subsets[column.subset].sum()),
-                "score": column.score,
-                "normaliser": column.normaliser,
-                "threshold": column.threshold,
-                "paper": column.published,
-                "ours": _number(self.score(column)),
-            }
-            for column in self.benchmark.columns
-        ]
-        return {
-            "benchmark": self.benchmark.name,
-            "deviations": list(self.deviations),
-            "columns": columns,
-            "all_faces": self.evaluation.summary(),
-        }
-
-    def table(self) -> str:
-        """The columns as a plain text table."""
-        evaluation = self.evaluation
-        x, y = evaluation.signed_error
-        lines = [
-            f"{self.benchmark.title}: {len(evaluation)} faces, {evaluation.found_share:.2f} % of them found, "
-            f"boxes: {evaluation.boxes}",
-            *(f"not the published protocol: {deviation}" for deviation in self.deviations),
-            f"{'in %':14}{'':22}{'faces':>7}{'paper':>8}{'ours':>8}",
-        ]
-        for column in self.benchmark.columns:
-            faces = int(self.subsets[column.subset].sum())
-            paper = "-" if column.published is None else f"{column.published:.2f}"
-            score = f"{self.score(column):.2f}"
-            lines.append(f"{column.subset:14}{column!s:22}{faces:7}{paper:>8}{score:>8}")
-        signed = f"signed error x, y, in % of {evaluation.normaliser}: {x:+.2f}, {y:+.2f}"
-        return "\n".join([*lines, signed])
-
-    def errors(self) -> dict[str, NDArray[np.float64]]:
-        """NME of the faces of each subset that has any, by the first column's normaliser, for `plot_ced`."""
-        return {name: self.evaluation.errors[mask] for name, mask in self.subsets.items() if mask.any()}
-
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write summary.json and faces.csv: a row per face, its NME by each normaliser, and its subsets.
-
-        Raises:
-            OSError: a file cannot be written.
-        """
-        root = _save_summary(folder, self.summary())
-        normalisers = list(dict.fromkeys(column.normaliser for column in self.benchmark.columns))
-        errors = [replace(self.evaluation, normaliser=normaliser).errors for normaliser in normalisers]
-        with open(root / "faces.csv", "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            names = [f"nme_{normaliser}" for normaliser in normalisers]
-            writer.writerow(["image", "face", "found", *names, *self.subsets])
-            for index, record in enumerate(self.evaluation.records()):
-                own = [values[index] for values in errors]
-                writer.writerow([*record[:3], *own, *(int(mask[index]) for mask in self.subsets.values())])
-
-
-def evaluate_benchmark(
-    aligner: Aligner,
-    benchmark: Benchmark,
-    root: str | os.PathLike[str],
-    *,
-    boxes: BoxSource = "truth",
-    progress: bool = False,
-) -> BenchmarkResult:
-    """Score an aligner by the protocol of one of the paper's benchmarks.
-
-    Args:
-        aligner: a `FaceAligner`, or anything with its `layout` and `align_batch`.
-        benchmark: see `benchmarks.get_benchmark`.
-        root: folder of the official files.
-        boxes: "truth": those given with the data or made from the true landmarks; or "detector".
-        progress: show a progress bar on stderr.
-
-    Raises:
-        AnnotationError: files are missing or damaged.
-        InputError: the aligner finds other landmarks than the benchmark has.
-        MissingDependencyError: SciPy or h5py is needed and not installed.
-    """
-    if aligner.layout is not benchmark.layout:
-        expected = f"a model of {benchmark.layout.name}, as {benchmark.title} has it"
-        raise InputError(f"layout: expected {expected}, got one of {aligner.layout.name}")
-    found = benchmark.read(root)
-    normaliser = benchmark.columns[0].normaliser
-    evaluation = evaluate(aligner, found.samples, boxes=boxes, normaliser=normaliser, progress=progress)
-    if benchmark.given_boxes:
-        given = np.concatenate([sample.boxes for sample in found.samples if sample.boxes is not None])
-        evaluation = replace(evaluation, given_boxes=given)
-    return BenchmarkResult(benchmark, evaluation, found.subsets)
-
-
 def match_boxes(
     annotated: ArrayLike, detected: ArrayLike, least_overlap: float = _LEAST_OVERLAP
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -442,14 +299,31 @@ def _overlaps(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.floa
     return overlaps
 
 
-def _save_summary(folder: str | os.PathLike[str], summary: Mapping[str, Any]) -> Path:
-    """Write summary.json into a folder, made if it is missing, and return the folder."""
+def save_summary(folder: str | os.PathLike[str], summary: Mapping[str, Any]) -> Path:
+    """Write summary.json into a folder, made if it is missing, and return the folder.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
     root = Path(folder)
-    root.mkdir(parents=True, exist_ok=True)
+    make_folder(root)
     text = json.dumps(summary, indent=2, allow_nan=False)
-    (root / "summary.json").write_text(text + "\n", encoding="utf-8")
+    write_whole(root / "summary.json", text + "\n")
     return root
 
 
-def _number(value: float) -> float | None:
+def save_table(path: Path, names: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """Write a table as CSV.
+
+    Raises:
+        WriteError: the file cannot be written.
+    """
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(names)
+        writer.writerows(rows)
+
+
+def finite(value: float) -> float | None:
+    """The number, or None where JSON has none."""
     return value if math.isfinite(value) else None

@@ -1,7 +1,4 @@
-"""The paper's six benchmarks, read from the official files as they are distributed.
-
-    test = BENCHMARKS["wflw"].read("data/wflw")
-    test.subsets["Large pose"]  # (2500,) which faces are in it
+"""The official files of the paper's six benchmarks, as they are distributed.
 
 Photos are not decoded before they are needed, and those inside a larger file one at a time.
 
@@ -21,43 +18,26 @@ Convention:
     Every face has a face box, forehead to chin, from which it is cut out in training and in evaluation
     (`face_boxes`). With 68 landmarks it is made from them; WFLW and AFLW-19 come with such boxes;
     COFW's boxes reach from brows to chin and are raised to the forehead in the proportion of the others.
-
-Reference:
-    Bulat, Sanchez, Tzimiropoulos. Subpixel Heatmap Regression for Facial Landmark Localization.
-    BMVC 2021. https://arxiv.org/abs/2111.02360  (section 5 and its tables)
 """
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from face_landmarks.benchmarks.annotations import AnnotatedImage, read_folder
 from face_landmarks.benchmarks.matlab import CellPhoto, cell_photos, read_mat
-from face_landmarks.benchmarks.metrics import Normaliser
 from face_landmarks.errors import AnnotationError, InputError
 from face_landmarks.geometry import boxes_from_landmarks
-from face_landmarks.layouts import AFLW_19, COFW_29, IBUG_68, WFLW_98, Layout
+from face_landmarks.layouts import IBUG_68
 
-Score = Literal["NME", "FR", "AUC"]
 Masks = Mapping[str, NDArray[np.bool_]]
-
-
-def face_boxes(sample: AnnotatedImage) -> NDArray[np.float32]:
-    """(N, 4) the boxes faces are cut out by: those that came with the data, or made from 68 landmarks."""
-    return boxes_from_landmarks(sample.landmarks) if sample.boxes is None else sample.boxes
-
-
-# --- What is where ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -165,7 +145,6 @@ lfpw/trainset/   lfpw/testset/   811 and 224
 ibug/                            135
 """,
 )
-
 IBUG_300W_PRIVATE: Final = Source(
     "300-W, the test set of the challenge",
     "https://ibug.doc.ic.ac.uk/resources/300-W/",
@@ -175,7 +154,6 @@ IBUG_300W_PRIVATE: Final = Source(
 (both may stand in a folder 300W/)
 """,
 )
-
 CBSR_300W_LP: Final = Source(
     "300W-LP",
     "http://www.cbsr.ia.ac.cn/users/xiangyuzhu/projects/3DDFA/main.htm",
@@ -185,7 +163,6 @@ CBSR_300W_LP: Final = Source(
 (the mirrored photos, AFW_Flip/ and so on, are not read: training mirrors on its own)
 """,
 )
-
 AFLW: Final = Source(
     "AFLW-19",
     "http://mmlab.ie.cuhk.edu.hk/projects/compositional.html (annotations), "
@@ -195,7 +172,6 @@ AFLWinfo_release.mat
 data/flickr/0/image00002.jpg ...   also 2/ and 3/; the folder may be called flickr/ or images/
 """,
 )
-
 COFW: Final = Source(
     "COFW",
     "https://data.caltech.edu/records/20099 (COFW_color.zip)",
@@ -205,7 +181,6 @@ COFW_test_color.mat    MATLAB v7.3, 507 faces
 (both may stand in a folder COFW_color/)
 """,
 )
-
 COFW_68: Final = Source(
     "COFW-68",
     "https://github.com/golnazghiasi/cofw68-benchmark (annotations), "
@@ -215,7 +190,6 @@ COFW_test_color.mat                       may stand in a folder COFW_color/
 test_annotations/1_points.mat ... 507_points.mat   may stand in a folder COFW68_Data/
 """,
 )
-
 WFLW: Final = Source(
     "WFLW",
     "https://wywu.github.io/projects/LAB/WFLW.html",
@@ -225,9 +199,6 @@ WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_test.txt    
 WFLW_images/0--Parade/0_Parade_marchingband_1_116.jpg ...
 """,
 )
-
-
-# --- Readers ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,16 +226,18 @@ def _300w(root: Path, *folders: str) -> list[AnnotatedImage]:
     return samples
 
 
-def _read_300w_train(root: Path) -> list[AnnotatedImage]:
+def read_300w_train(root: Path) -> list[AnnotatedImage]:
+    """The training part of 300-W."""
     return _300w(root, "afw", "helen/trainset", "lfpw/trainset")
 
 
-def _read_300w_public(root: Path) -> list[AnnotatedImage]:
+def read_300w_public(root: Path) -> list[AnnotatedImage]:
     """Everything public, for the second split, whose test set is the private one."""
-    return _read_300w_train(root) + _300w(root, "helen/testset", "lfpw/testset", "ibug")
+    return read_300w_train(root) + _300w(root, "helen/testset", "lfpw/testset", "ibug")
 
 
-def _read_300w_test(root: Path) -> LabelledSet:
+def read_300w_test(root: Path) -> LabelledSet:
+    """The public test set of 300-W: common and challenging photos."""
     common, challenge = _300w(root, "helen/testset", "lfpw/testset"), _300w(root, "ibug")
     sizes = [sum(len(sample.landmarks) for sample in part) for part in (common, challenge)]
     hard = np.repeat([False, True], sizes)
@@ -272,14 +245,16 @@ def _read_300w_test(root: Path) -> LabelledSet:
     return LabelledSet((*common, *challenge), masks)
 
 
-def _read_300w_private(root: Path) -> LabelledSet:
+def read_300w_private(root: Path) -> LabelledSet:
+    """The private test set of 300-W: photos taken indoors and outdoors."""
     files, samples = _Files(IBUG_300W_PRIVATE, root), []
     for name in ("01_Indoor", "02_Outdoor"):
         samples += files.pts_folder(files.find(name, f"300W/{name}"))
     return _whole(samples)
 
 
-def _read_300w_lp(root: Path) -> list[AnnotatedImage]:
+def read_300w_lp(root: Path) -> list[AnnotatedImage]:
+    """300W-LP: photos of 300-W, rendered in large poses."""
     files, samples = _Files(CBSR_300W_LP, root), []
     for name in ("AFW", "HELEN", "IBUG", "LFPW"):
         labels = files.find(f"300W_LP/landmarks/{name}", f"landmarks/{name}")
@@ -316,11 +291,13 @@ def _read_aflw(root: Path, *, train: bool) -> tuple[list[AnnotatedImage], NDArra
     return samples, visible[chosen]
 
 
-def _read_aflw_train(root: Path) -> list[AnnotatedImage]:
+def read_aflw_train(root: Path) -> list[AnnotatedImage]:
+    """The training part of AFLW-19."""
     return _read_aflw(root, train=True)[0]
 
 
-def _read_aflw_test(root: Path) -> LabelledSet:
+def read_aflw_test(root: Path) -> LabelledSet:
+    """The test part of AFLW-19; a frontal face shows all its landmarks."""
     samples, frontal = _read_aflw(root, train=False)
     return LabelledSet(tuple(samples), {"Full": np.full_like(frontal, True), "Frontal": frontal})
 
@@ -338,15 +315,18 @@ def _read_cofw(root: Path, split: str, suffix: str) -> list[AnnotatedImage]:
     return [files.face(*face) for face in zip(photos, landmarks, boxes, strict=True)]
 
 
-def _read_cofw_train(root: Path) -> list[AnnotatedImage]:
+def read_cofw_train(root: Path) -> list[AnnotatedImage]:
+    """The training part of COFW."""
     return _read_cofw(root, "train", "Tr")
 
 
-def _read_cofw_test(root: Path) -> LabelledSet:
+def read_cofw_test(root: Path) -> LabelledSet:
+    """The test part of COFW."""
     return _whole(_read_cofw(root, "test", "T"))
 
 
-def _read_cofw68(root: Path) -> LabelledSet:
+def read_cofw68(root: Path) -> LabelledSet:
+    """The test part of COFW, with 68 landmarks."""
     files, samples = _Files(COFW_68, root), []
     path = files.find("COFW_test_color.mat", "COFW_color/COFW_test_color.mat")
     folder = files.find("test_annotations", "COFW68_Data/test_annotations")
@@ -390,11 +370,13 @@ def _lines(files: _Files, path: Path) -> list[str]:
     return lines
 
 
-def _read_wflw_train(root: Path) -> list[AnnotatedImage]:
+def read_wflw_train(root: Path) -> list[AnnotatedImage]:
+    """The training part of WFLW."""
     return _read_wflw(root, "train")[0]
 
 
-def _read_wflw_test(root: Path) -> LabelledSet:
+def read_wflw_test(root: Path) -> LabelledSet:
+    """The test part of WFLW, with a subset for each of its six attributes."""
     samples, attributes = _read_wflw(root, "test")
     subsets = {name: attributes[:, index] for index, name in enumerate(WFLW_SUBSETS)}
     return LabelledSet(tuple(samples), {"Full": np.full(len(samples), True), **subsets})
@@ -402,230 +384,3 @@ def _read_wflw_test(root: Path) -> LabelledSet:
 
 def _whole(samples: Sequence[AnnotatedImage]) -> LabelledSet:
     return LabelledSet(tuple(samples), {"Full": np.full(sum(len(s.landmarks) for s in samples), True)})
-
-
-# --- Protocols --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Column:
-    """A number in the paper's table, or one of ours beside it.
-
-    Attributes:
-        subset: of the test faces.
-        score: "NME", mean over the faces; "FR", failure rate; "AUC", area under the cumulative errors.
-        normaliser: of the errors.
-        threshold: of FR and AUC, in percent.
-        published: the paper's value in percent; None if it gives none.
-    """
-
-    subset: str
-    score: Score
-    normaliser: Normaliser
-    threshold: float | None = None
-    published: float | None = None
-
-    def __str__(self) -> str:
-        at = "" if self.threshold is None else f"@{self.threshold:g}"
-        return f"{self.score}{at} {self.normaliser}"
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """A test set and how it is scored.
-
-    Attributes:
-        name: as the command has it.
-        title: as the paper has it.
-        layout: of its landmarks.
-        reader: reads the test set below a folder.
-        columns: the scores, with the paper's values; the normaliser of the first goes into plots.
-        faces: subset -> how many faces the protocol has; subsets whose size the sources dispute are left out.
-        given_boxes: box and diagonal are measured on the boxes that came with the data, not on tight ones.
-    """
-
-    name: str
-    title: str
-    layout: Layout
-    reader: Callable[[Path], LabelledSet]
-    columns: tuple[Column, ...]
-    faces: Mapping[str, int]
-    given_boxes: bool = False
-
-    def read(self, root: str | os.PathLike[str]) -> LabelledSet:
-        """The test set of the official files below a folder.
-
-        Raises:
-            AnnotationError: files are missing or damaged; the message shows the site and the expected tree.
-            MissingDependencyError: SciPy or h5py is needed and not installed.
-        """
-        return self.reader(Path(root))
-
-
-def _wflw_columns() -> tuple[Column, ...]:
-    published = {"NME": 3.72, "FR": 1.55, "AUC": 63.1}
-    scores: tuple[tuple[Score, float | None], ...] = (("NME", None), ("FR", 10), ("AUC", 10))
-    return tuple(
-        Column(subset, score, "inter-ocular", threshold, published[score] if subset == "Full" else None)
-        for subset in ("Full", *WFLW_SUBSETS)
-        for score, threshold in scores
-    )
-
-
-BENCHMARKS: Final[Mapping[str, Benchmark]] = MappingProxyType(
-    {
-        benchmark.name: benchmark
-        for benchmark in (
-            Benchmark(
-                "300w",
-                "300-W",
-                IBUG_68,
-                _read_300w_test,
-                (
-                    Column("Full", "NME", "inter-ocular", published=2.94),
-                    Column("Common", "NME", "inter-ocular", published=2.61),
-                    Column("Challenge", "NME", "inter-ocular", published=4.13),
-                ),
-                {"Full": 689, "Common": 554, "Challenge": 135},
-            ),
-            Benchmark(
-                "300w-split2",
-                "300-W split 2",
-                IBUG_68,
-                _read_300w_private,
-                (
-                    Column("Full", "NME", "box", published=2.04),
-                    Column("Full", "AUC", "box", 7, published=71.1),
-                    Column("Full", "NME", "inter-ocular", published=2.94),
-                ),
-                {"Full": 600},
-            ),
-            Benchmark(
-                "aflw19",
-                "AFLW-19",
-                AFLW_19,
-                _read_aflw_test,
-                (
-                    Column("Full", "NME", "diagonal", published=1.31),
-                    Column("Frontal", "NME", "diagonal", published=1.12),
-                    Column("Full", "NME", "box", published=2.14),
-                    Column("Full", "AUC", "box", 7, published=70.0),
-                ),
-                {"Full": 4386},
-                given_boxes=True,
-            ),
-            Benchmark(
-                "cofw",
-                "COFW",
-                COFW_29,
-                _read_cofw_test,
-                (Column("Full", "NME", "inter-ocular", published=3.02),),
-                {"Full": 507},
-            ),
-            Benchmark(
-                "cofw68",
-                "COFW-68",
-                IBUG_68,
-                _read_cofw68,
-                (
-                    Column("Full", "NME", "box", published=2.47),
-                    Column("Full", "AUC", "box", 7, published=64.9),
-                ),
-                {"Full": 507},
-            ),
-            Benchmark(
-                "wflw",
-                "WFLW",
-                WFLW_98,
-                _read_wflw_test,
-                _wflw_columns(),
-                dict(zip(("Full", *WFLW_SUBSETS), (2500, 326, 314, 698, 206, 736, 773), strict=True)),
-            ),
-        )
-    }
-)
-
-
-def get_benchmark(name: str) -> Benchmark:
-    """The benchmark of this name.
-
-    Raises:
-        InputError: there is none.
-    """
-    if name not in BENCHMARKS:
-        raise InputError(f"benchmark: expected one of {', '.join(BENCHMARKS)}, got {name!r}")
-    return BENCHMARKS[name]
-
-
-@dataclass(frozen=True)
-class TrainingSet:
-    """The faces a protocol trains on.
-
-    Attributes:
-        name: in a model's card.
-        layout: of its landmarks.
-        reader: reads them below a folder.
-        faces: how many the protocol has.
-        normaliser: of the error by which a checkpoint is chosen; on data with profile faces, whose eye
-            corners all but meet, the tight box.
-    """
-
-    name: str
-    layout: Layout
-    reader: Callable[[Path], list[AnnotatedImage]]
-    faces: int
-    normaliser: Normaliser
-
-    def read(self, root: str | os.PathLike[str]) -> list[AnnotatedImage]:
-        """The training set of the official files below a folder; raises what `Benchmark.read` does."""
-        return self.reader(Path(root))
-
-
-_LP: Final = TrainingSet("300W-LP", IBUG_68, _read_300w_lp, 61225, "box")
-
-TRAINING_SETS: Final[Mapping[str, TrainingSet]] = MappingProxyType(
-    {
-        "300w": TrainingSet("300-W, training part", IBUG_68, _read_300w_train, 3148, "inter-ocular"),
-        "300w-lp": _LP,
-        "300w-split2": TrainingSet("300-W, public", IBUG_68, _read_300w_public, 3837, "inter-ocular"),
-        "aflw19": TrainingSet("AFLW-19, training part", AFLW_19, _read_aflw_train, 20000, "box"),
-        "cofw": TrainingSet("COFW, training part", COFW_29, _read_cofw_train, 1345, "inter-ocular"),
-        "cofw68": _LP,
-        "wflw": TrainingSet("WFLW, training part", WFLW_98, _read_wflw_train, 7500, "inter-ocular"),
-    }
-)
-
-
-def hold_out(
-    samples: Sequence[AnnotatedImage], every: int
-) -> tuple[list[AnnotatedImage], list[AnnotatedImage]]:
-    """Set every n-th photo aside, to choose a checkpoint by; with 0, all are in both parts.
-
-    Faces of one photo stay together, and so do the poses that 300W-LP made of one photo, which differ in
-    the last number of their names.
-
-    Returns:
-        (for training, set aside).
-
-    Raises:
-        InputError: too few photos to set any aside.
-    """
-    if every == 0:
-        return list(samples), list(samples)
-    photos: dict[str, int] = {}
-    places = [photos.setdefault(_photo(sample), len(photos)) for sample in samples]
-    aside = [place % every == every - 1 for place in places]
-    if not any(aside) or all(aside):
-        raise InputError(f"expected at least {every} photos to set every {every}th aside, got {len(photos)}")
-    return (
-        [sample for sample, out in zip(samples, aside, strict=True) if not out],
-        [sample for sample, out in zip(samples, aside, strict=True) if out],
-    )
-
-
-def _photo(sample: AnnotatedImage) -> str:
-    """What several samples of one photo have in common."""
-    image = sample.image
-    if isinstance(image, Path) and re.match(r"(AFW|HELEN|IBUG|LFPW)_.+_\d+$", image.stem):
-        return image.stem.rpartition("_")[0]
-    return str(image)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from face_landmarks.errors import InputError
-from face_landmarks.models.weights import Calibration
+from face_landmarks.models.card import Calibration
 
 _LOWEST, _HIGHEST = 0.02, 0.98  # peaks beyond are noise, or as good as certain
 _SMALLEST_ERROR = 1e-3  # crop pixels; keeps a landmark that happens to be exact from mattering more

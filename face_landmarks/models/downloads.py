@@ -17,131 +17,33 @@ Environment:
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
 from face_landmarks import __version__
-from face_landmarks.errors import CacheError, ChecksumError, DownloadError, WeightsError, WeightsFormatError
+from face_landmarks.errors import CacheError, ChecksumError, DownloadError, WeightsError
 
 if TYPE_CHECKING:  # requests, tqdm and filelock are imported when a download begins; few starts need them
     import requests
 
-_log = logging.getLogger(__name__)
+from face_landmarks._system.files import remove, size_of
+from face_landmarks.models.weights_file import BY_HAND, Place, WeightsFile, cache_folder, describe, sha256_of
 
+_log = logging.getLogger(__name__)
 _TIMEOUTS = (10.0, 30.0)  # seconds to connect, and between two arrivals of data
 _TRIES = 3  # per URL, not counting those that brought at least _WORTHWHILE bytes
 _WORTHWHILE = 1 << 20
 _BACKOFF = 1.0  # seconds before the second try, doubled before each further one
 _PATIENCE = 120.0  # seconds to wait for another process whose download does not grow
 _CHUNK = 1 << 16  # most bytes taken at a time
-
-_BY_HAND = (
-    "get the file from the url in any way, compare its sha256, and put it at the path; behind a proxy "
-    "set HTTPS_PROXY and REQUESTS_CA_BUNDLE; FACE_LANDMARKS_HOME moves the cache folder, "
-    "FACE_LANDMARKS_MIRROR names another host, FACE_LANDMARKS_OFFLINE=1 forbids the network"
-)
-
-
-@dataclass(frozen=True)
-class WeightsFile:
-    """One file of weights, known by its hash.
-
-    Attributes:
-        name: file name, in the cache folder or the package's own.
-        sha256: its full hash, 64 hexadecimal digits.
-        size: in bytes, or None if unknown; the hash decides, the size is for people.
-        urls: where to get it, best first; none for a file that comes with the package.
-    """
-
-    name: str
-    sha256: str
-    size: int | None = None
-    urls: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch("[0-9a-f]{64}", self.sha256):
-            raise WeightsFormatError(f"{self.name}: sha256: expected 64 hex digits, got {self.sha256!r}")
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a model's file is expected, and how to speak of it when it is not as expected.
-
-    Attributes:
-        model: its name, URL or path, as the caller knows it.
-        file: what should be there.
-        path: where.
-        remedy: what a person can do by hand.
-    """
-
-    model: str
-    file: WeightsFile
-    path: Path
-    remedy: str
-
-    @property
-    def part(self) -> Path:
-        """The download so far."""
-        return self.path.with_name(f"{self.path.name}.part")
-
-    @property
-    def etag(self) -> Path:
-        """The server's name for the version that .part is of."""
-        return self.path.with_name(f"{self.path.name}.etag")
-
-    def is_right(self, data: bytes) -> bool:
-        return sha256_of(data) == self.file.sha256
-
-    def failure(self, kind: type[WeightsError], problem: str, data: bytes | None = None) -> WeightsError:
-        """An error that tells everything a person needs, also to help themselves.
-
-        Args:
-            kind: class of the error.
-            problem: what went wrong.
-            data: what was found instead of the file, if it is not what lies at the path.
-        """
-        return kind(
-            f"{self.model}: {problem}\n"
-            f"  url       {' '.join(self.file.urls) or 'none'}\n"
-            f"  path      {self.path}\n"
-            f"  expected  {_describe(self.file.size, self.file.sha256)}\n"
-            f"  found     {self._found() if data is None else _describe(len(data), sha256_of(data))}\n"
-            f"  by hand   {self.remedy}"
-        )
-
-    def _found(self) -> str:
-        try:
-            data = self.path.read_bytes()
-        except OSError:
-            begun = size_of(self.part)
-            return f"the first {begun} bytes, kept in {self.part.name}" if begun else "nothing"
-        return _describe(len(data), sha256_of(data))
-
-
-def cache_folder() -> Path:
-    """Where downloaded weights are kept; it need not exist.
-
-    FACE_LANDMARKS_HOME if set, else face_landmarks in the platform's folder for caches.
-    """
-    if home := os.environ.get("FACE_LANDMARKS_HOME"):
-        return Path(os.path.expanduser(home))
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
-    elif sys.platform == "darwin":
-        base = "~/Library/Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.path.expanduser(base)) / "face_landmarks"
 
 
 class _SetbackError(Exception):
@@ -175,7 +77,7 @@ def obtain(
     if not file.urls:
         place = Place(model, file, package / file.name, "reinstall face-landmarks: the file is part of it")
         return place, _packaged(place)
-    place = Place(model, file, cache_folder() / file.name, _BY_HAND)
+    place = Place(model, file, cache_folder() / file.name, BY_HAND)
     if found := _cached(place):
         return found
     if os.environ.get("FACE_LANDMARKS_OFFLINE", "").lower() not in ("", "0", "false", "no"):
@@ -294,7 +196,7 @@ def _fetch(session: requests.Session, url: str, place: Place, progress: bool | N
         return data
     remove(place.part, place.etag)
     # Two halves of different files can be at fault after a resume, so one more try is fair.
-    problem = f"sent another file, {_describe(len(data), sha256_of(data))}"
+    problem = f"sent another file, {describe(len(data), sha256_of(data))}"
     raise _SetbackError(problem, final=not resumed, found=data)
 
 
@@ -394,27 +296,3 @@ def _torch_hub_folder() -> Path:
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     home = os.environ.get("TORCH_HOME") or os.path.join(cache, "torch")
     return Path(os.path.expanduser(home)) / "hub" / "checkpoints"
-
-
-def size_of(path: Path) -> int:
-    """Bytes of a file, 0 if there is none."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
-
-
-def remove(*paths: Path) -> None:
-    """Remove files as far as that can be done."""
-    for path in paths:
-        with suppress(OSError):
-            path.unlink()
-
-
-def _describe(size: int | None, sha256: str) -> str:
-    return f"{'unknown size' if size is None else f'{size} bytes'}, sha256 {sha256}"
-
-
-def sha256_of(data: bytes) -> str:
-    """64 hexadecimal digits."""
-    return hashlib.sha256(data).hexdigest()

@@ -14,8 +14,6 @@ References:
 from __future__ import annotations
 
 import copy
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -24,8 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from face_landmarks.errors import InputError, WeightsFormatError
-from face_landmarks.models.weights import ModelCard
+from face_landmarks.errors import InputError
 
 NormOrder = Literal["before", "after"]
 StemPool = Literal["average", "blur"]
@@ -59,8 +56,11 @@ class HourglassConfig:
 
     def __post_init__(self) -> None:
         for name in ("landmarks", "stacks", "features", "depth", "crop_size", "heatmap_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"HourglassConfig.{name}: expected at least 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise InputError(
+                    f"HourglassConfig.{name}: expected at least 1 and whole, got {value!r}"
+                )
         if self.features % 16:
             raise InputError(f"HourglassConfig.features: expected a multiple of 16, got {self.features}")
         if self.crop_size != 4 * self.heatmap_size:
@@ -243,18 +243,6 @@ class StackedHourglass(nn.Module):
         return outputs
 
 
-def config_of(card: ModelCard) -> HourglassConfig:
-    """The shape of a card's network.
-
-    Raises:
-        WeightsFormatError: it is none that this version can build.
-    """
-    try:
-        return HourglassConfig(**card.network)
-    except (TypeError, InputError) as error:
-        raise WeightsFormatError(f"card of {card.name}: network: {error}") from error
-
-
 def complexity(config: HourglassConfig) -> tuple[int, int]:
     """What a network of this shape weighs and costs: parameters, and multiply-adds of its convolutions."""
     with torch.device("meta"):  # shapes without memory
@@ -290,47 +278,3 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
             setattr(module, conv, fused)
             setattr(module, norm, nn.Identity())
     return folded
-
-
-def convert_fan_state_dict(state: Mapping[str, Tensor], config: HourglassConfig) -> dict[str, Tensor]:
-    """The published 2DFAN-4 weights under this module's names.
-
-    The published file is older than torch 0.4.1 and does not count the batches its norms have
-    seen; no prediction depends on that count, and it is entered as 0.
-
-    Args:
-        state: the published state dict, keys like "m0.b2_4.bn1.weight".
-        config: the network it is for; norm "before".
-
-    Returns:
-        The same tensors. A key that FAN does not have keeps its name, for `check_state_dict` to find.
-    """
-    converted = {_fan_name(name, config.depth) or name: value for name, value in state.items()}
-    norms = [name.removesuffix("running_mean") for name in converted if name.endswith(".running_mean")]
-    return {f"{norm}num_batches_tracked": torch.tensor(0) for norm in norms} | converted
-
-
-_FAN_STEM = {"conv1": "conv", "bn1": "bn", "conv2": "block1", "conv3": "block2", "conv4": "block3"}
-_FAN_HEAD = {
-    "top_m_": "top", "conv_last": "conv", "bn_end": "bn", "l": "heatmaps", "bl": "from_features",
-    "al": "from_heatmaps",
-}  # fmt: skip
-_FAN_BLOCK = {"b1": "skip", "b2": "down", "b3": "up"}
-
-
-def _fan_name(name: str, depth: int) -> str | None:
-    """FAN's key under our names; None if FAN has no such key."""
-    module, _, rest = name.partition(".")
-    rest = rest.replace("downsample.", "project.")
-    if module in _FAN_STEM:
-        return f"{_FAN_STEM[module]}.{rest}"
-    head = re.fullmatch(r"(top_m_|conv_last|bn_end|l|bl|al)(\d+)", module)
-    if head:
-        return f"stacks.{head[2]}.{_FAN_HEAD[head[1]]}.{rest}"
-    block = re.fullmatch(r"m(\d+)\.(b[123])_(\d+|plus_1)\.(.+)", f"{module}.{rest}")
-    if block is None:
-        return None
-    stack, kind, level, leaf = block.groups()
-    if level == "plus_1":  # the waist, below the innermost level
-        return f"stacks.{stack}.hourglass{'.inner' * depth}.{leaf}"
-    return f"stacks.{stack}.hourglass{'.inner' * (depth - int(level))}.{_FAN_BLOCK[kind]}.{leaf}"

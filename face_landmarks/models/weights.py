@@ -1,4 +1,4 @@
-"""Model cards, and the state dicts they describe.
+"""State dicts with their cards: read from wherever a model is, and saved.
 
 A model is a name, a file or a URL. Its card says how to use it, its hash what it is; where the
 bytes come from is the business of `downloads`.
@@ -6,281 +6,68 @@ bytes come from is the business of `downloads`.
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
+import io
 import json
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+import torch
+from torch import Tensor, nn
+
+from face_landmarks._system.files import write_whole
+from face_landmarks._system.forking import settle_threads
 from face_landmarks.errors import (
-    CacheError,
     ChecksumError,
     InputError,
-    UnknownModelError,
     WeightsError,
     WeightsFormatError,
 )
-from face_landmarks.layouts import LAYOUTS
-from face_landmarks.models.downloads import (
-    Place,
-    WeightsFile,
-    cache_folder,
-    obtain,
-    remove,
-    sha256_of,
-    size_of,
-)
+from face_landmarks.models import registry
+from face_landmarks.models.card import ModelCard
+from face_landmarks.models.downloads import obtain
+from face_landmarks.models.fan import FAN_CARD, convert_fan_state_dict
+from face_landmarks.models.hourglass import StackedHourglass, fold_batch_norms
+from face_landmarks.models.registry import file_of, get_card, list_models
+from face_landmarks.models.weights_file import Place, WeightsFile, sha256_of
 
-if TYPE_CHECKING:  # torch is imported when weights are read; cards and files do without
-    from torch import Tensor
-
-__all__ = [
-    "CachedFile",
-    "Calibration",
-    "ModelCard",
-    "WeightsFile",
-    "cache_folder",
-    "cached_files",
-    "check_state_dict",
-    "clear_cache",
-    "download",
-    "embedded_models",
-    "get_card",
-    "list_models",
-    "load_weights",
-    "save_weights",
-    "write_whole",
-]
-
-_PRETRAINED = Path(__file__).with_name("pretrained")
 _SUFFIXES = (".safetensors", ".pth.tar", ".pth", ".pt")
 
-_Card = TypeVar("_Card", "ModelCard", "WeightsFile", "Calibration")
-
-
-# --- Cards ------------------------------------------------------------------------------------
-
 
 @dataclass(frozen=True)
-class Calibration:
-    """What turns the heights of a model's peaks into expected errors; see `confidence`.
+class LandmarkModel:
+    """A landmark network and the card that says how to use it.
 
     Attributes:
-        scale: (K,) expected error of each landmark at a peak of one half, in crop pixels.
-        own: power of the landmark's own doubt.
-        face: power of the mean doubt of its face.
+        card: layout, crop rule and decoder settings.
+        network: crops (B, 3, crop_size, crop_size) in [0, 1] -> heatmaps (B, K, H, W).
     """
 
-    scale: tuple[float, ...]
-    own: float
-    face: float
+    card: ModelCard
+    network: nn.Module
 
 
-@dataclass(frozen=True)
-class ModelCard:
-    """Everything needed to use a model, and to judge it.
+def load_model(model: str | os.PathLike[str] = "shr-fan-68", *, sha256: str | None = None) -> LandmarkModel:
+    """Load a network with its weights, on the CPU, ready for inference.
 
-    Attributes:
-        name: the model's name, e.g. "shr-fan-68-fast".
-        summary: what it is, in one sentence.
-        licence: of the weights, not of this package's code.
-        layout: name of the landmark layout, e.g. "ibug-68".
-        network: the fields of `HourglassConfig`.
-        format: keys of the state dict: "native", this package's own; "fan", those of the
-            published FAN models.
-        crop_scale: side of the square crop, in units of the face box's width + height.
-        crop_shift: how far the crop's centre lies below the box's, in box heights.
-        window: side of the decoder's window, in heatmap cells.
-        temperature: of the decoder's softmax.
-        offset: (x, y) of predicted minus true position, in crop pixels; subtracted after decoding.
-        lean: how far to the right the training labels lie of what a mirror-symmetric predictor
-            finds, in inter-ocular distances; 0 where it is unknown.
-        training_data: what the weights were trained on.
-        command: what trained them.
-        scores: measured results, by benchmark and metric.
-        file: where the weights are; None inside the file itself, which cannot hold its own hash.
-        calibration: of the expected errors, on held-out faces; None where none was made.
-    """
-
-    name: str
-    summary: str
-    licence: str
-    layout: str
-    network: dict[str, Any]
-    format: Literal["native", "fan"]
-    crop_scale: float
-    crop_shift: float
-    window: int
-    temperature: float
-    offset: tuple[float, float]
-    lean: float
-    training_data: str
-    command: str
-    scores: dict[str, Any]
-    file: WeightsFile | None = None
-    calibration: Calibration | None = None
-
-    def __post_init__(self) -> None:
-        words = (self.name, self.summary, self.licence, self.layout, self.training_data, self.command)
-        numbers = (self.crop_scale, self.crop_shift, self.temperature, self.lean, *self.offset)
-        self._expect(all(isinstance(word, str) for word in words), "words", "strings", words)
-        self._expect(self.layout in LAYOUTS, "layout", f"one of {', '.join(LAYOUTS)}", self.layout)
-        landmarks = len(LAYOUTS[self.layout])
-        found = self.network.get("landmarks")
-        self._expect(found == landmarks, "network", f"{landmarks} landmarks, as in {self.layout}", found)
-        sizes = [self.network.get(side) for side in ("crop_size", "heatmap_size")]
-        whole = all(isinstance(size, int) and size > 0 for size in sizes)
-        self._expect(whole, "network", "crop_size and heatmap_size in pixels", sizes)
-        self._expect(self.format in ("native", "fan"), "format", "'native' or 'fan'", self.format)
-        self._expect(all(map(math.isfinite, numbers)), "numbers", "finite values", numbers)
-        self._expect(len(self.offset) == 2, "offset", "(x, y)", self.offset)
-        self._expect(self.crop_scale > 0, "crop_scale", "a positive number", self.crop_scale)
-        odd = isinstance(self.window, int) and self.window > 0 and self.window % 2 == 1
-        self._expect(odd, "window", "an odd number of cells", self.window)
-        self._expect(self.temperature > 0, "temperature", "a positive number", self.temperature)
-        if self.calibration is not None:
-            scale = self.calibration.scale
-            usable = len(scale) == landmarks and all(math.isfinite(error) and error > 0 for error in scale)
-            self._expect(usable, "calibration", f"{landmarks} positive errors", scale)
-
-    def _expect(self, holds: bool, field: str, expected: str, got: object) -> None:
-        if not holds:
-            raise WeightsFormatError(f"card of {self.name}: {field}: expected {expected}, got {got!r}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """The card as JSON-able values; `from_dict` reads it back."""
-        values = dataclasses.asdict(self)
-        return {k: v for k, v in values.items() if k not in ("file", "calibration") or v is not None}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ModelCard:
-        """Read a card.
-
-        Raises:
-            WeightsFormatError: a key is missing or unknown, or a value is impossible.
-        """
-        if not isinstance(values, Mapping):
-            return _from_dict(cls, values)
-        parts = {"file": WeightsFile, "calibration": Calibration}
-        given = {k: _from_dict(kind, values[k]) for k, kind in parts.items() if values.get(k)}
-        return _from_dict(cls, {**values, **given})
-
-
-def _from_dict(kind: type[_Card], values: Mapping[str, Any]) -> _Card:
-    if not isinstance(values, Mapping):
-        raise WeightsFormatError(f"{kind.__name__}: expected a mapping, got {type(values).__name__}")
-    fields = dataclasses.fields(kind)
-    required = {field.name for field in fields if field.default is dataclasses.MISSING}
-    missing, unknown = required - values.keys(), values.keys() - {field.name for field in fields}
-    if missing or unknown:
-        raise WeightsFormatError(
-            f"{kind.__name__} {values.get('name')!r}: expected other keys: "
-            f"missing {sorted(missing) or 'none'}, unknown {sorted(unknown) or 'none'}"
-        )
-    try:
-        arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return kind(**arguments)
-    except (TypeError, AttributeError, ValueError) as error:
-        raise WeightsFormatError(
-            f"{kind.__name__} {values.get('name')!r}: expected values of the right types, got: {error}"
-        ) from error
-
-
-# --- Registry ---------------------------------------------------------------------------------
-
-# Classic FAN targets are Gaussians of 1.75 cells, read well by the default decoder.
-#
-# The offset is DERIVED, NOT MEASURED: no face has been scored with it. Training read one-based
-# labels as if they were zero-based and cut its 256 px crops from 360 px of the photo: one photo
-# pixel, less the half that pixel centres account for, is 0.36 crop pixels. Mirrored training cancels
-# it in x. To measure it: `face-landmarks evaluate --model 2dfan4` prints the mean signed error.
-_FAN = ModelCard(
-    name="2dfan4",
-    summary=(
-        "2DFAN-4 as published with ICCV 2017: four stacks, classic heatmaps. The offset is derived "
-        "from its published training code, not measured."
-    ),
-    licence="as published by its authors; its training data, 300W-LP, is for research only",
-    layout="ibug-68",
-    network={
-        "landmarks": 68,
-        "stacks": 4,
-        "features": 256,
-        "depth": 4,
-        "crop_size": 256,
-        "heatmap_size": 64,
-        "norm": "before",
-    },
-    format="fan",
-    crop_scale=200 / 195,
-    crop_shift=-0.12,
-    window=5,
-    temperature=10.0,
-    offset=(0.0, 0.36),
-    lean=0.0,
-    training_data="300W-LP (Zhu et al. 2016)",
-    command="https://github.com/1adrianb/face-alignment-training",
-    scores={},
-    file=WeightsFile(
-        name="2DFAN4-11f355bf06.pth.tar",
-        sha256="11f355bf0693120222f5955ce3f9dc8fb5763ebb30a47d7906e509490d32e4aa",
-        size=95_641_761,
-        urls=("https://www.adrianbulat.com/downloads/python-fan/2DFAN4-11f355bf06.pth.tar",),
-    ),
-)
-
-
-def list_models() -> list[str]:
-    """Names of all models; `get_card` tells more of each."""
-    return sorted(_registry())
-
-
-def embedded_models() -> list[str]:
-    """Names of the models that come with the package and need no network."""
-    return [name for name, card in sorted(_registry().items()) if not _file(card).urls]
-
-
-def get_card(name: str) -> ModelCard:
-    """The card of a model, by its name.
+    Args:
+        model: a name from `list_models()`, a weights file, or an https URL.
+        sha256: the file's full hash; required for a URL.
 
     Raises:
-        UnknownModelError: no model has this name.
+        UnknownModelError: no such name.
+        WeightsError: the weights cannot be had, are damaged, or do not fit their card.
     """
-    cards = _registry()
-    try:
-        return cards[name]
-    except KeyError:
-        known = sorted(cards)
-        close = difflib.get_close_matches(name, known, n=1)
-        guess = f" (did you mean {close[0]!r}?)" if close else ""
-        raise UnknownModelError(
-            f"model: expected one of {', '.join(known)}, a weights file, or an https URL with its "
-            f"sha256; got {name!r}{guess}"
-        ) from None
-
-
-def _registry() -> dict[str, ModelCard]:
-    cards = [_FAN]
-    for path in _PRETRAINED.glob("*.json"):
-        try:
-            cards.append(ModelCard.from_dict(json.loads(path.read_text(encoding="utf-8"))))
-        except ValueError as error:
-            raise WeightsFormatError(f"{path}: expected a model card in JSON, got: {error}") from error
-    return {card.name: card for card in cards}
-
-
-def _file(card: ModelCard) -> WeightsFile:
-    if card.file is None:
-        raise WeightsFormatError(f"card of {card.name}: file: expected the weights file, got none")
-    return card.file
-
-
-# --- Loading ----------------------------------------------------------------------------------
+    settle_threads()
+    card, state = load_weights(model, sha256=sha256)
+    network = StackedHourglass(card.network)
+    if card.format == "fan":
+        state = convert_fan_state_dict(state, card.network)
+    check_state_dict(card, state, {name: value.shape for name, value in network.state_dict().items()})
+    network.load_state_dict(state, strict=True)
+    return LandmarkModel(card, fold_batch_norms(network))
 
 
 def load_weights(
@@ -312,12 +99,12 @@ def load_weights(
     if isinstance(model, str) and "://" in model:
         if sha256 is None:
             raise InputError(f"sha256: expected the full hash of {model}, got None")
-        return _read(*obtain(model, _file_behind(model, sha256), _PRETRAINED, progress=progress))
+        return _read(*obtain(model, _file_behind(model, sha256), registry.PRETRAINED, progress=progress))
     if not isinstance(model, str) or "/" in model or os.sep in model or model.endswith(_SUFFIXES):
         return _read(*_local(Path(model), sha256))
     card = get_card(model)
-    file = replace(_file(card), sha256=sha256) if sha256 else _file(card)
-    return _read(*obtain(card.name, file, _PRETRAINED, progress=progress), card)
+    file = replace(file_of(card), sha256=sha256) if sha256 else file_of(card)
+    return _read(*obtain(card.name, file, registry.PRETRAINED, progress=progress), card)
 
 
 def download(model: str, *, progress: bool | None = None) -> Path:
@@ -328,7 +115,7 @@ def download(model: str, *, progress: bool | None = None) -> Path:
         WeightsError: as in `load_weights`.
     """
     card = get_card(model)
-    place, _ = obtain(card.name, _file(card), _PRETRAINED, progress=progress)
+    place, _ = obtain(card.name, file_of(card), registry.PRETRAINED, progress=progress)
     return place.path
 
 
@@ -414,10 +201,6 @@ def _read_safetensors(
 
 
 def _read_pickle(place: Place, data: bytes, card: ModelCard | None) -> tuple[ModelCard, dict[str, Tensor]]:
-    import io
-
-    import torch
-
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception:  # torch raises whatever a damaged file makes it; its advice is to trust the file
@@ -432,11 +215,8 @@ def _read_pickle(place: Place, data: bytes, card: ModelCard | None) -> tuple[Mod
         raise place.failure(WeightsFormatError, problem, data)
     if card is None:
         stacks = sum(re.fullmatch(r"l\d+\.weight", key) is not None for key in state)
-        card = replace(_FAN, name=place.model, network={**_FAN.network, "stacks": stacks})
+        card = replace(FAN_CARD, name=place.model, network=replace(FAN_CARD.network, stacks=stacks))
     return card, state
-
-
-# --- Saving -----------------------------------------------------------------------------------
 
 
 def save_weights(path: str | os.PathLike[str], state: Mapping[str, Tensor], card: ModelCard) -> ModelCard:
@@ -452,7 +232,7 @@ def save_weights(path: str | os.PathLike[str], state: Mapping[str, Tensor], card
 
     Raises:
         InputError: the path does not end in .safetensors.
-        WeightsError: the file cannot be written.
+        WriteError: the file cannot be written.
     """
     from safetensors.torch import save
 
@@ -463,77 +243,3 @@ def save_weights(path: str | os.PathLike[str], state: Mapping[str, Tensor], card
     data = save({key: value.detach().cpu().contiguous() for key, value in state.items()}, {"card": inner})
     write_whole(path, data)
     return replace(card, file=WeightsFile(path.name, sha256_of(data), len(data)))
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file in one step, so that a reader finds the old one or the new one.
-
-    Raises:
-        WeightsError: the file cannot be written.
-    """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        remove(temporary)
-        raise WeightsError(f"{path}: expected a place to write to, got {error.strerror or error}") from error
-
-
-# --- Cache ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class CachedFile:
-    """A file of this package in the cache folder.
-
-    Attributes:
-        path: where it is.
-        size: in bytes.
-        sha256: the hash it should have; None for a download that is not complete.
-    """
-
-    path: Path
-    size: int
-    sha256: str | None
-
-    def verify(self) -> bool:
-        """Whether the file is complete and has its hash."""
-        return self.sha256 is not None and sha256_of(self.path.read_bytes()) == self.sha256
-
-
-def cached_files() -> list[CachedFile]:
-    """What this package has in the cache folder, complete or begun; other files are not listed."""
-    return [
-        CachedFile(path, size_of(path), None if path.suffix == ".part" else sha256)
-        for path, sha256 in _own_files()
-        if path.suffix not in (".etag", ".lock")
-    ]
-
-
-def clear_cache() -> list[CachedFile]:
-    """Remove what `cached_files` lists, with its traces, and say what it was.
-
-    Raises:
-        CacheError: a file cannot be removed.
-    """
-    files = cached_files()
-    for path, _ in _own_files():
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise CacheError(f"{path}: expected to remove it, got {error.strerror or error}") from error
-    return files
-
-
-def _own_files() -> list[tuple[Path, str]]:
-    """Files in the cache folder that this package made or was given, with the hash they belong to."""
-    known = {_file(card).name: _file(card).sha256 for card in _registry().values() if _file(card).urls}
-    files = []
-    for path in sorted(cache_folder().glob("*")):
-        name = re.sub(r"\.(part|etag|lock)$", "", path.name)
-        named = re.search(r"-([0-9a-f]{64})(?:\.|$)", name)
-        sha256 = known.get(name) or (named and named[1])
-        if sha256 and path.is_file():
-            files.append((path, sha256))
-    return files

@@ -9,7 +9,6 @@ import os
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,10 +19,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from face_landmarks._system.extras import import_extra
+from face_landmarks._system.files import make_folder, replacing, writing
 from face_landmarks.aligner import FaceAligner
-from face_landmarks.benchmarks.annotations import PHOTO_SUFFIXES, write_pts
-from face_landmarks.errors import FaceLandmarksError, ImageError, InputError
-from face_landmarks.images import read_image
+from face_landmarks.errors import ImageError, InputError
+from face_landmarks.images import PHOTO_SUFFIXES, read_image
+from face_landmarks.pts import write_pts
 from face_landmarks.results import Faces
 
 Pixels: TypeAlias = "NDArray[np.uint8]"
@@ -91,6 +91,7 @@ def align_folder(
     Raises:
         InputError: no such folder, an unusable `out`, or one that holds results of another model, of other
             settings or photos, or anything else.
+        WriteError: `out` cannot be written.
         MissingDependencyError: .parquet without pandas and pyarrow.
     """
     folder, out = Path(folder), Path(out)
@@ -110,8 +111,8 @@ def align_folder(
     if lines != out and not lines.exists():
         _check_free(out, photos)
 
-    with _writing(out):
-        lines.parent.mkdir(parents=True, exist_ok=True)
+    with writing(out):
+        make_folder(lines.parent)
         done = _resume(lines, folder, settings_of(aligner))
         file = lines.open("a", encoding="utf-8")
     with file:
@@ -123,11 +124,11 @@ def align_folder(
             decoded = _decode(folder, waiting, workers)
             while some := list(islice(decoded, _TOGETHER)):
                 rows = list(_align(aligner, folder, some))
-                with _writing(out):
+                with writing(out):
                     file.write("".join(json.dumps(row) + "\n" for row in rows))
                     file.flush()
                 bar.update(len(some))
-    with _writing(out):
+    with writing(out):
         if lines != out:
             _convert(lines, out)
         report = _report(_rows(lines), len(done))
@@ -141,18 +142,6 @@ def settings_of(aligner: FaceAligner) -> Row:
     card = aligner.card
     weights = card.file.sha256 if card.file else None
     return {"model": card.name, "weights": weights, "flip": aligner.flip, "refine": aligner.refine}
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except FaceLandmarksError:
-        raise
-    except OSError as error:
-        raise InputError(
-            f"{error.filename or out}: expected a place to write to, got {error.strerror}"
-        ) from error
 
 
 def _photos(folder: Path, recursive: bool) -> list[str]:
@@ -298,20 +287,19 @@ def _convert(lines: Path, out: Path) -> None:
             faces = row.get("landmarks", ())
             for number, landmarks in enumerate(faces, start=1):
                 name = Path(row["image"]).with_suffix(f".{number}.pts" if len(faces) > 1 else ".pts")
-                (out / name).parent.mkdir(parents=True, exist_ok=True)
+                make_folder((out / name).parent)
                 write_pts(out / name, landmarks)
         return
-    unfinished = out.with_name(out.name + ".part")
-    if out.suffix == ".parquet":
-        _pandas().DataFrame(list(_faces(_rows(lines)))).to_parquet(unfinished)
-    else:
-        with unfinished.open("w", encoding="utf-8", newline="") as file:
+    with replacing(out) as temporary:
+        if out.suffix == ".parquet":
+            _pandas().DataFrame(list(_faces(_rows(lines)))).to_parquet(temporary)
+            return
+        with temporary.open("w", encoding="utf-8", newline="") as file:
             faces = _faces(_rows(lines))
             first = next(faces, {"image": "", "face": 0})
             writer = csv.DictWriter(file, list(first), lineterminator="\n")
             writer.writeheader()
             writer.writerows(row for row in (first, *faces) if row["image"])
-    unfinished.replace(out)
 
 
 def _faces(rows: Iterable[Row]) -> Iterator[Row]:

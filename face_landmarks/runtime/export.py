@@ -24,12 +24,13 @@ from torch import Tensor, nn
 
 from face_landmarks import __version__
 from face_landmarks._system.extras import import_extra
+from face_landmarks._system.files import write_whole
 from face_landmarks.errors import ExportError, InputError
 from face_landmarks.geometry import crop_matrices, transform_points, warp
 from face_landmarks.heatmap import decode_heatmaps
 from face_landmarks.images import read_image
 from face_landmarks.layouts import get_layout
-from face_landmarks.models.weights import ModelCard, write_whole
+from face_landmarks.models.card import ModelCard
 
 _log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ def export_onnx(
         InputError: the name does not end in .onnx.
         MissingDependencyError: onnx or onnxscript is not installed.
         ExportError: torch cannot export the network, or the file answers differently.
-        WeightsError: the file cannot be written.
+        WriteError: the file cannot be written.
     """
     path = Path(path)
     if path.suffix != ".onnx":
@@ -111,7 +112,7 @@ def export_onnx(
     if decode:
         graph = _Decoded(graph, card, heatmap_to_crop)
     names = ["landmarks", "scores"] if decode else ["heatmaps"]
-    data = _convert(graph, card.network["crop_size"], names, _describe(card, heatmap_to_crop, decode=decode))
+    data = _convert(graph, card.network.crop_size, names, _describe(card, heatmap_to_crop, decode=decode))
     _check(data, network, card, heatmap_to_crop, decode=decode)
     write_whole(path, data)
     return path
@@ -152,7 +153,7 @@ def _convert(graph: nn.Module, crop_size: int, outputs: list[str], facts: dict[s
 
 def _describe(card: ModelCard, heatmap_to_crop: Tensor, *, decode: bool) -> dict[str, str]:
     """What a reader must know who has only the file: words in English, numbers in JSON."""
-    size, cells = card.network["crop_size"], card.network["heatmap_size"]
+    size, cells = card.network.crop_size, card.network.heatmap_size
     layout = get_layout(card.layout)
     heatmaps = (
         f"heatmaps (B, {len(layout)}, {cells}, {cells}); landmarks are the softmax(temperature * h)-weighted "
@@ -232,7 +233,7 @@ def _decode(heatmaps: Tensor, card: ModelCard) -> tuple[Tensor, Tensor]:
 
 def _portraits(card: ModelCard) -> Tensor:
     """Crops (3, 3, S, S) of one real face, as three boxes of it give them."""
-    size = card.network["crop_size"]
+    size = card.network.crop_size
     boxes = torch.tensor(_BOXES, dtype=torch.float64)
     image_to_crop = crop_matrices(boxes, size, card.crop_scale, card.crop_shift)
     return warp(read_image(_PORTRAIT), image_to_crop, size)

@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from face_landmarks.benchmarks.annotations import AnnotatedImage, read_folder
-from face_landmarks.benchmarks.readers import face_boxes
+from face_landmarks._system.files import make_folder, write_whole
+from face_landmarks.benchmarks.annotations import AnnotatedImage, face_boxes, read_folder
+from face_landmarks.benchmarks.metrics import Normaliser
 from face_landmarks.errors import InputError
 from face_landmarks.geometry import crop_matrices, transform_points, warp
-from face_landmarks.images import read_image
+from face_landmarks.images import PHOTO_SUFFIXES, read_image
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,34 @@ class FaceSet:
         """Pictures (B, 3, S, S) and landmarks (B, K, 2) of some faces, on a device."""
         pictures = self.pictures[index.to(self.pictures.device)].to(device)
         return pictures, self.landmarks[index]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Where the faces of a batch come from; all in pictures of the same size.
+
+    Attributes:
+        labelled: the main set.
+        validation: never trained on; pictures are exactly one crop wide.
+        large_pose: secondary labelled set, or None.
+        unlabelled: faces without landmarks, for the Siamese term, or None.
+        normaliser: of the validation's NME.
+    """
+
+    labelled: FaceSet
+    validation: FaceSet
+    large_pose: FaceSet | None = None
+    unlabelled: FaceSet | None = None
+    normaliser: Normaliser = "inter-ocular"
+
+    def to(self, device: torch.device) -> TrainingData:
+        return replace(
+            self,
+            labelled=self.labelled.to(device),
+            validation=self.validation.to(device),
+            large_pose=None if self.large_pose is None else self.large_pose.to(device),
+            unlabelled=None if self.unlabelled is None else self.unlabelled.to(device),
+        )
 
 
 def load_faces(
@@ -146,7 +175,7 @@ def crop_faces(
     pictures, filled = _open_store(store, shape, key)
     if not filled:
         _fill(pictures, samples, matrices, progress)
-        _seal(store).write_text(key)
+        write_whole(_seal(store), key)
     return FaceSet(pictures, landmarks, names, mapped=True)
 
 
@@ -169,7 +198,7 @@ def _open_store(store: Path, shape: tuple[int, ...], key: str) -> tuple[Tensor, 
     if not filled:
         _seal(store).unlink(missing_ok=True)
         store.unlink(missing_ok=True)
-        store.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(store.parent)
         free = shutil.disk_usage(store.parent).free
         if free < size:
             raise InputError(f"{store}: expected {size / 1e9:.1f} GB of free space, got {free / 1e9:.1f}")
@@ -188,6 +217,11 @@ def _key(samples: Sequence[AnnotatedImage], matrices: Sequence[Tensor], size: in
         digest.update(str(sample.image).encode())
         digest.update(matrix.numpy().tobytes())
     return digest.hexdigest()
+
+
+def find_photos(folder: str | os.PathLike[str]) -> list[Path]:
+    """The photos of a folder, in order of file name; subfolders are not read."""
+    return sorted(path for path in Path(folder).glob("*") if path.suffix.lower() in PHOTO_SUFFIXES)
 
 
 def load_unlabelled(paths: Iterable[str | os.PathLike[str]], size: int) -> FaceSet:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,10 @@ import torch
 from torch import nn
 
 from face_landmarks.errors import InputError
+from face_landmarks.models.card import Calibration, ModelCard
 from face_landmarks.models.confidence import fit_calibration
 from face_landmarks.models.hourglass import StackedHourglass
-from face_landmarks.models.weights import Calibration, ModelCard, save_weights
+from face_landmarks.models.weights import save_weights
 from face_landmarks.training.config import TrainConfig, restore_config
 from face_landmarks.training.data import FaceSet
 from face_landmarks.training.loop import predict
@@ -56,7 +56,7 @@ def export_model(
 
     Raises:
         InputError: the folder holds no finished validation.
-        WeightsError: the file cannot be written.
+        WriteError: the file cannot be written.
     """
     run = load_best(folder)
     config = restore_config(run["config"])
@@ -67,7 +67,7 @@ def export_model(
         summary=summary,
         licence=licence,
         layout=config.layout,
-        network=dataclasses.asdict(config.network),
+        network=config.network,
         format="native",
         crop_scale=config.crop_scale,
         crop_shift=config.crop_shift,

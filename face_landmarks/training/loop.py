@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from face_landmarks._system.devices import choose_device
-from face_landmarks.benchmarks.metrics import Normaliser, nme, normaliser, signed_error
+from face_landmarks._system.files import make_folder, replacing
+from face_landmarks.benchmarks.metrics import nme, normaliser, signed_error
 from face_landmarks.errors import InputError
 from face_landmarks.geometry import resize_matrix, transform_points
 from face_landmarks.heatmap import decode_heatmaps, encode_heatmaps
@@ -28,7 +29,7 @@ from face_landmarks.layouts import Layout, get_layout
 from face_landmarks.models.hourglass import StackedHourglass
 from face_landmarks.training.augment import Views, near_views, random_views
 from face_landmarks.training.config import TrainConfig, restore_config
-from face_landmarks.training.data import FaceSet
+from face_landmarks.training.data import TrainingData
 from face_landmarks.training.losses import (
     coordinate_loss,
     heatmap_loss,
@@ -43,34 +44,6 @@ LOG_FIELDS = (
     "step", "faces", "seconds", "learning_rate", "loss", "heatmap", "coordinate", "siamese",
     "agreement", "near", "val_nme", "val_x", "val_y",
 )  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingData:
-    """Where the faces of a batch come from; all in pictures of the same size.
-
-    Attributes:
-        labelled: the main set.
-        validation: never trained on; pictures are exactly one crop wide.
-        large_pose: secondary labelled set, or None.
-        unlabelled: faces without landmarks, for the Siamese term, or None.
-        normaliser: of the validation's NME.
-    """
-
-    labelled: FaceSet
-    validation: FaceSet
-    large_pose: FaceSet | None = None
-    unlabelled: FaceSet | None = None
-    normaliser: Normaliser = "inter-ocular"
-
-    def to(self, device: torch.device) -> TrainingData:
-        return dataclasses.replace(
-            self,
-            labelled=self.labelled.to(device),
-            validation=self.validation.to(device),
-            large_pose=None if self.large_pose is None else self.large_pose.to(device),
-            unlabelled=None if self.unlabelled is None else self.unlabelled.to(device),
-        )
 
 
 class Trainer:
@@ -134,8 +107,9 @@ class Trainer:
 
         Raises:
             InputError: the folder holds a run of another configuration.
+            WriteError: the folder cannot be written to.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         self.resume()
         config = self.config
         started, saved = time.monotonic() - self.seconds, time.monotonic()
@@ -328,9 +302,8 @@ class Trainer:
                 "generator": self.generator.get_state(),
                 "seconds": self.seconds,
             }
-        part = self.folder / f"{name}.part"
-        torch.save(state, part)
-        part.replace(self.folder / name)
+        with replacing(self.folder / name) as temporary:
+            torch.save(state, temporary)
 
     def resume(self) -> None:
         """Load the folder's checkpoint, if it has one.

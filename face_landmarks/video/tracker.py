@@ -6,12 +6,8 @@ The aligner keeps nothing between calls; what has to be remembered lives in `Fac
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations
-from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
 import cv2
@@ -20,12 +16,11 @@ import torch
 from numpy.typing import NDArray
 
 from face_landmarks.aligner import FaceAligner
-from face_landmarks.errors import ImageError, InputError
+from face_landmarks.errors import InputError
 from face_landmarks.geometry import boxes_from_landmarks, crop_matrices, warp
 from face_landmarks.images import ImageSource, read_image
 from face_landmarks.results import Faces
-
-Points = NDArray[np.float64]
+from face_landmarks.video.smoothing import OneEuroFilter, Points, face_size
 
 _THUMBNAIL: Final = 24  # side, in pixels, of the views in which frames and faces are compared
 _PLAIN: Final = 4.0  # grey levels of spread below which a view shows little more than noise
@@ -39,7 +34,6 @@ _INERTIA: Final = 0.7  # of its motion, per frame in view
 _FRICTION: Final = 0.95  # of its motion, per frame out of sight
 _DRIFT: Final = 0.1  # growth of the distance from its place at which it may turn up, per frame out of sight
 _MARGIN: Final = 0.2  # of a box, around it: what comes this near may hide a part of the face
-_CODECS: Final = {".mp4": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,70 +227,6 @@ class FaceTracker:
                 track.learn(_look(pixels, track.face))
 
 
-class OneEuroFilter:
-    """Steadies landmarks: much while they rest, little while they move.
-
-    Each landmark follows its measurements through a low-pass filter, whose cutoff frequency, in Hz, is
-
-        (min_cutoff + speed_gain x speed) x landmark score
-
-    with the landmark's speed in face sizes per second. The motion that all landmarks share is taken
-    as it comes, for over 68 of them noise averages out; a landmark's own motion beside it is itself
-    filtered at 1 Hz.
-
-    Args:
-        frame_rate: calls per second.
-        min_cutoff: cutoff at rest, in Hz; lower is steadier.
-        speed_gain: Hz per face size per second; higher lags less.
-
-    Raises:
-        InputError: an argument that is not positive, or a negative `speed_gain`.
-
-    Reference:
-        Casiez, Roussel, Vogel. 1 Euro Filter: A Simple Speed-based Low-pass Filter for Noisy Input in
-        Interactive Systems. CHI 2012. https://gery.casiez.net/1euro/
-    """
-
-    def __init__(self, frame_rate: float = 30.0, min_cutoff: float = 1.0, speed_gain: float = 20.0) -> None:
-        if not 0 < frame_rate < math.inf:
-            raise InputError(f"frame_rate: expected a positive number, got {frame_rate}")
-        if not 0 < min_cutoff < math.inf:
-            raise InputError(f"min_cutoff: expected a positive frequency in Hz, got {min_cutoff}")
-        if not 0 <= speed_gain < math.inf:
-            raise InputError(f"speed_gain: expected 0 or more, got {speed_gain}")
-        self.frame_rate = frame_rate
-        self.min_cutoff = min_cutoff
-        self.speed_gain = speed_gain
-        self._points: Points | None = None
-        self._own_velocity: Points | float = 0.0
-
-    def __call__(self, points: NDArray[Any], scores: NDArray[Any]) -> Points:
-        """The steadied landmarks of the next frame.
-
-        Args:
-            points: (K, 2) as measured.
-            scores: (K,) of the landmarks.
-
-        Returns:
-            (K, 2) float64.
-        """
-        if self._points is None:
-            self._points = points.astype(np.float64)
-            return self._points.copy()
-        velocity = (points - self._points) * self.frame_rate / _size(points)  # (K, 2)
-        shared = velocity.mean(axis=0)  # (2,)
-        self._own_velocity += self._weight(1.0) * (velocity - shared - self._own_velocity)
-        speed = np.linalg.norm(shared + self._own_velocity, axis=1, keepdims=True)  # (K, 1)
-        cutoff = (self.min_cutoff + self.speed_gain * speed) * np.clip(scores, 0, None)[:, np.newaxis]
-        self._points += self._weight(cutoff) * (points - self._points)
-        return self._points.copy()
-
-    def _weight(self, cutoff: Points | float) -> Points:
-        """Share of a new value in a low-pass filter of this cutoff frequency, in Hz."""
-        radians = np.asarray(2 * math.pi * cutoff / self.frame_rate)  # per frame
-        return np.asarray(radians / (1 + radians))
-
-
 class _Track:
     """One face through time: where it was last seen, and where, how moving and what like when alone."""
 
@@ -342,7 +272,7 @@ class _Track:
         """
         frames = (1 - _FRICTION**self.anchor_age) / (1 - _FRICTION)
         offset = face.landmarks[0] - (self.anchor + frames * self.anchor_motion)
-        distance = float(np.linalg.norm(offset.mean(axis=0))) / _size(self.anchor)
+        distance = float(np.linalg.norm(offset.mean(axis=0))) / face_size(self.anchor)
         return distance / (1 + _DRIFT * self.anchor_age) + 1 - _correlation(look, self.look)
 
     def _show(self, face: Faces) -> None:
@@ -352,126 +282,10 @@ class _Track:
         self.face = replace(face, landmarks=points[np.newaxis], box_scores=self.box_scores)
 
 
-class Video:
-    """The frames of a video file or a camera, in RGB; iterate over it.
-
-    Frames are turned upright as the file says. Iterating again starts again, where that is possible.
-
-    Args:
-        source: path or URL of a video, or the number of a camera.
-
-    Attributes:
-        frame_rate: frames per second; 30 where the source does not say.
-        frame_count: as the file's header has it, which may be off by some; 0 if unknown, as of cameras.
-
-    Raises:
-        ImageError: the source cannot be opened, or has no frame.
-    """
-
-    def __init__(self, source: str | os.PathLike[str] | int) -> None:
-        self._source = source if isinstance(source, int) else os.fspath(source)
-        capture = self._open()
-        rate, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        capture.release()
-        self.frame_rate: float = rate if 0 < rate < math.inf else 30.0
-        self.frame_count = max(0, int(count))
-
-    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
-        """(H, W, 3) uint8 RGB, each frame an array of its own."""
-        capture = self._open()
-        try:
-            frames = 0
-            while (read := capture.read())[0]:
-                frames += 1
-                yield np.asarray(cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB), np.uint8)
-            if not frames:
-                raise ImageError(f"video: expected frames, got none from {self._source!r}")
-        finally:
-            capture.release()
-
-    def _open(self) -> cv2.VideoCapture:
-        if isinstance(self._source, str) and "://" not in self._source and not Path(self._source).is_file():
-            raise ImageError(f"video: cannot open {self._source!r}: no such file")
-        capture = cv2.VideoCapture(self._source)
-        if not capture.isOpened():
-            raise ImageError(f"video: expected a video that OpenCV can read, got {self._source!r}")
-        return capture
-
-
-class VideoWriter:
-    """Writes frames to a video file; a context manager.
-
-    Args:
-        path: .mp4, .avi, .mov or .mkv; its folder is made if it is missing.
-        frame_rate: in frames per second.
-
-    Raises:
-        InputError: another type of file, or a place that cannot be written to.
-    """
-
-    def __init__(self, path: str | os.PathLike[str], frame_rate: float = 30.0) -> None:
-        self.path = Path(path)
-        self.frame_rate = frame_rate
-        if self.path.suffix.lower() not in _CODECS:
-            raise InputError(f"video: expected a file type of {', '.join(_CODECS)}, got {self.path.name!r}")
-        self._writer: cv2.VideoWriter | None = None
-        self._size: tuple[int, int] | None = None
-        self._closed = False
-
-    def write(self, frame: NDArray[np.uint8]) -> None:
-        """Add a frame, (H, W, 3) uint8 RGB, of the size of the first.
-
-        Raises:
-            InputError: another size, shape or type, a file that cannot be written, or one that is finished.
-        """
-        if self._closed:
-            raise InputError(f"video: expected no more frames, as {self.path.name} is closed")
-        if not isinstance(frame, np.ndarray) or frame.ndim != 3 or frame.shape[2] != 3:
-            raise InputError(f"video: expected a frame (H, W, 3), got {getattr(frame, 'shape', frame)!r}")
-        if frame.dtype != np.uint8:
-            raise InputError(f"video: expected frames of uint8, got {frame.dtype}")
-        height, width = frame.shape[:2]
-        if self._writer is None:
-            self._writer, self._size = self._open(width, height), (width, height)
-        if (width, height) != self._size:
-            raise InputError(f"video: expected frames of (W, H) = {self._size}, got {(width, height)}")
-        self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-
-    def close(self) -> None:
-        """Finish the file."""
-        self._closed = True
-        if self._writer is not None:
-            self._writer.release()
-
-    def __enter__(self) -> VideoWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _open(self, width: int, height: int) -> cv2.VideoWriter:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"video: cannot write {str(self.path)!r}: {error.strerror or error}") from error
-        codec = cv2.VideoWriter.fourcc(*_CODECS[self.path.suffix.lower()])
-        writer = cv2.VideoWriter(str(self.path), codec, self.frame_rate, (width, height))
-        if not writer.isOpened():
-            raise InputError(f"video: expected a place to write to, got {str(self.path)!r}")
-        return writer
-
-
-def _size(points: NDArray[Any]) -> float:
-    """Size of a face: the root of the area around its landmarks (K, 2), in pixels; at least 1."""
-    return max(1.0, math.sqrt(np.prod(np.ptp(points, axis=0))))
-
-
 def _distance(a: Faces, b: Faces) -> float:
     """Mean distance of the landmarks of two faces, in sizes of the larger one."""
     offsets = np.linalg.norm(a.landmarks[0] - b.landmarks[0], axis=1)  # (K,)
-    return float(offsets.mean() / max(_size(a.landmarks[0]), _size(b.landmarks[0])))
+    return float(offsets.mean() / max(face_size(a.landmarks[0]), face_size(b.landmarks[0])))
 
 
 def _look(pixels: NDArray[np.uint8], face: Faces) -> Points:

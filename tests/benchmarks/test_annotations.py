@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from face_landmarks.benchmarks.annotations import AnnotatedImage, read_folder, read_pts, write_pts
+from face_landmarks.benchmarks.annotations import AnnotatedImage, read_folder
 from face_landmarks.errors import AnnotationError, InputError
+from face_landmarks.pts import read_pts, write_pts
 
 STANDARD = "version: 1\nn_points: 3\n{\n1.0 1.0\n11.5 3.25\n-1 200\n}\n"
 POINTS = [(0, 0), (10.5, 2.25), (-2, 199)]  # one-based in the file, zero-based in memory

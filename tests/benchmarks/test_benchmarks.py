@@ -22,22 +22,18 @@ from official_files import (
 )
 
 from face_landmarks import read_image
-from face_landmarks.benchmarks.annotations import AnnotatedImage
+from face_landmarks.benchmarks.annotations import AnnotatedImage, face_boxes
 from face_landmarks.benchmarks.matlab import CellPhoto, cell_photos, read_mat
+from face_landmarks.benchmarks.protocols import BENCHMARKS, TRAINING_SETS, get_benchmark, hold_out
 from face_landmarks.benchmarks.readers import (
     AFLW,
-    BENCHMARKS,
     CBSR_300W_LP,
     COFW,
     COFW_68,
     IBUG_300W,
     IBUG_300W_PRIVATE,
-    TRAINING_SETS,
     WFLW,
     WFLW_SUBSETS,
-    face_boxes,
-    get_benchmark,
-    hold_out,
 )
 from face_landmarks.errors import AnnotationError, InputError, MissingDependencyError
 from face_landmarks.geometry import boxes_from_landmarks

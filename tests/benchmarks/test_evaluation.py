@@ -12,15 +12,10 @@ import numpy as np
 import pytest
 
 from face_landmarks.benchmarks.annotations import AnnotatedImage
-from face_landmarks.benchmarks.evaluation import (
-    BenchmarkResult,
-    Evaluation,
-    FaceRecord,
-    evaluate,
-    evaluate_benchmark,
-    match_boxes,
-)
-from face_landmarks.benchmarks.readers import BENCHMARKS, LabelledSet
+from face_landmarks.benchmarks.comparison import BenchmarkResult, evaluate_benchmark
+from face_landmarks.benchmarks.evaluation import Evaluation, FaceRecord, evaluate, match_boxes
+from face_landmarks.benchmarks.protocols import BENCHMARKS
+from face_landmarks.benchmarks.readers import LabelledSet
 from face_landmarks.errors import InputError
 from face_landmarks.geometry import boxes_from_landmarks
 from face_landmarks.layouts import AFLW_19, IBUG_68

@@ -13,7 +13,7 @@ from official_files import write_300w, write_300w_lp, write_benchmark, write_cof
 from face_landmarks import FaceAligner, cli
 from face_landmarks.benchmarks.annotations import AnnotatedImage
 from face_landmarks.benchmarks.evaluation import evaluate
-from face_landmarks.benchmarks.readers import BENCHMARKS, TRAINING_SETS
+from face_landmarks.benchmarks.protocols import BENCHMARKS, TRAINING_SETS
 from face_landmarks.errors import InputError
 from face_landmarks.layouts import LAYOUTS
 from face_landmarks.models.hourglass import HourglassConfig
@@ -21,8 +21,8 @@ from face_landmarks.models.weights import load_weights
 from face_landmarks.training import data
 from face_landmarks.training.augment import mirror_landmarks
 from face_landmarks.training.config import RECIPES, TrainConfig
-from face_landmarks.training.data import FaceSet, crop_faces
-from face_landmarks.training.loop import Trainer, TrainingData
+from face_landmarks.training.data import FaceSet, TrainingData, crop_faces
+from face_landmarks.training.loop import Trainer
 
 pytest.importorskip("scipy")
 pytest.importorskip("h5py")

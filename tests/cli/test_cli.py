@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from face_landmarks import FaceAligner, __version__
-from face_landmarks.benchmarks.annotations import write_pts
 from face_landmarks.cli import main
+from face_landmarks.pts import write_pts
 
 ASTRONAUT = Path(__file__).parents[2] / "examples" / "data" / "astronaut.jpg"
 
@@ -70,7 +70,7 @@ def test_one_unreadable_photo_does_not_stop_the_others(tmp_path, capsys):
         (["align", ASTRONAUT, "--device", "toaster"], "toaster"),
         (["align", ASTRONAUT, "--draw", "a.png", "--json", "a.png"], "different names"),
         (["evaluate", "no/such/folder"], "no/such/folder"),
-        (["evaluate", ".", "--save", "/dev/null"], "--save: expected a folder"),
+        (["evaluate", ".", "--save", "/dev/null"], "/dev/null: expected a place to write to"),
         (["download", "shr-fan-86"], "shr-fan-86"),
     ],
 )

@@ -13,8 +13,8 @@ from PIL import Image
 
 import face_landmarks
 from face_landmarks import FaceAligner, FaceLandmarksError, errors, read_image
-from face_landmarks.benchmarks.annotations import read_pts
 from face_landmarks.detection.contract import check_boxes
+from face_landmarks.pts import read_pts
 
 PAGE = (Path(__file__).parents[2] / "docs" / "inputs.md").read_text(encoding="utf-8")
 COLOUR = np.full((5, 7, 3), (10, 20, 30), np.uint8)

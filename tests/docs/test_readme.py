@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import face_landmarks
-from face_landmarks.benchmarks.annotations import write_pts
+from face_landmarks.pts import write_pts
 
 ROOT = Path(__file__).parents[2]
 ELSEWHERE = {"export.md", "inputs.md"}  # pages that have a test file of their own
@@ -124,6 +124,7 @@ PUBLIC_NAMES = [
     "VideoWriter",
     "WeightsError",
     "WeightsFormatError",
+    "WriteError",
     "__version__",
     "align_faces",
     "align_folder",

@@ -18,7 +18,8 @@ from face_landmarks import FaceAligner, WeightsFormatError, get_layout, load_mod
 from face_landmarks.cli import main
 from face_landmarks.geometry import crop_matrices, transform_points, warp
 from face_landmarks.heatmap import decode_heatmaps
-from face_landmarks.models import weights
+from face_landmarks.models import registry
+from face_landmarks.models.registry import get_card
 
 ASTRONAUT = Path(__file__).parents[2] / "examples" / "data" / "astronaut.jpg"
 BOXES = np.array([[178, 59, 267, 175]], np.float32)
@@ -39,15 +40,15 @@ def server(content, monkeypatch):
     """A server that has the file, and a registry that expects it."""
     with FaultServer(content) as running:
         digest = hashlib.sha256(content).hexdigest()
-        fan = weights.get_card("2dfan4")
+        fan = get_card("2dfan4")
         file = replace(fan.file, sha256=digest, size=len(content), urls=(running.url(),))
-        monkeypatch.setattr(weights, "_FAN", replace(fan, file=file))
+        monkeypatch.setattr(registry, "FAN_CARD", replace(fan, file=file))
         yield running
 
 
 def test_the_generated_file_is_as_long_as_the_published_one(content):
     """To a few bytes of 95 million: so the keys, the shapes and the format are right."""
-    difference = len(content) - weights.get_card("2dfan4").file.size
+    difference = len(content) - get_card("2dfan4").file.size
     assert abs(difference) < 16
 
 
@@ -104,7 +105,7 @@ def test_a_file_put_there_by_hand_needs_no_network(server, content, temporary_ho
     hub = temporary_home / "torch" / "hub" / "checkpoints"
     hub.mkdir(parents=True)
     (hub / "2DFAN4-11f355bf06.pth.tar").write_bytes(content)
-    assert load_model("2dfan4").card.network["stacks"] == 4
+    assert load_model("2dfan4").card.network.stacks == 4
     assert server.requests == []
 
 

@@ -6,12 +6,12 @@ from published import published_names
 from torch.nn import functional as F
 
 from face_landmarks.errors import InputError
+from face_landmarks.models.fan import convert_fan_state_dict
 from face_landmarks.models.hourglass import (
     BlurPool,
     HourglassConfig,
     StackedHourglass,
     complexity,
-    convert_fan_state_dict,
     fold_batch_norms,
 )
 
@@ -125,6 +125,7 @@ def test_gradients_reach_every_parameter():
     ("change", "message"),
     [
         ({"stacks": 0}, "stacks: expected at least 1"),
+        ({"stacks": 1.5}, "stacks: expected at least 1 and whole, got 1.5"),
         ({"features": 20}, "features: expected a multiple of 16"),
         ({"heatmap_size": 16}, "heatmap_size: expected a quarter"),
         ({"depth": 4}, r"heatmap_size: expected a multiple of 2\*\*depth"),

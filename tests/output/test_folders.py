@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from face_landmarks import FaceAligner, read_image
-from face_landmarks.benchmarks.annotations import read_folder, read_pts
+from face_landmarks.benchmarks.annotations import read_folder
 from face_landmarks.cli import main
-from face_landmarks.errors import InputError, MissingDependencyError
+from face_landmarks.errors import InputError, MissingDependencyError, WriteError
 from face_landmarks.output.folders import align_folder
+from face_landmarks.pts import read_pts
 
 ASTRONAUT = Path(__file__).parents[2] / "examples" / "data" / "astronaut.jpg"
 BOX = [[178.0, 59.0, 267.0, 175.0]]
@@ -167,7 +168,7 @@ def test_what_cannot_be_done_is_refused(aligner, photos, tmp_path):
         align_folder(aligner, photos, tmp_path / "out.xml")
     with pytest.raises(InputError, match="workers"):
         align_folder(aligner, photos, tmp_path / "out.jsonl", workers=0)
-    with pytest.raises(InputError, match="place to write to"):
+    with pytest.raises(WriteError, match="place to write to"):
         align_folder(aligner, photos, "/dev/null/out.jsonl")
     (photos / "a.png").write_bytes(b"")
     with pytest.raises(InputError, match="one photo named a"):

@@ -12,14 +12,15 @@ import pytest
 import torch
 from torch import nn
 
-from face_landmarks import FaceAligner, InputError, LandmarkModel, MissingDependencyError, WeightsError
+from face_landmarks import FaceAligner, InputError, LandmarkModel, MissingDependencyError
 from face_landmarks.benchmarks.annotations import read_folder
 from face_landmarks.cli import main
-from face_landmarks.errors import ExportError
+from face_landmarks.errors import ExportError, WriteError
 from face_landmarks.geometry import boxes_from_landmarks, crop_matrices, warp
 from face_landmarks.images import read_image
 from face_landmarks.layouts import IBUG_68
-from face_landmarks.models.weights import ModelCard
+from face_landmarks.models.card import ModelCard
+from face_landmarks.models.hourglass import HourglassConfig
 from face_landmarks.runtime import export
 
 onnx = pytest.importorskip("onnx", reason="needs onnx: pip install 'face-landmarks[onnx]'")
@@ -67,7 +68,7 @@ def small(network=None, **options):
         summary="a network for tests",
         licence="none",
         layout="ibug-68",
-        network={"landmarks": 68, "crop_size": 32, "heatmap_size": 8},
+        network=HourglassConfig(depth=3, crop_size=32, heatmap_size=8),
         format="native",
         crop_scale=0.61,
         crop_shift=0.1365,
@@ -96,12 +97,12 @@ def crops_of(aligner, photo, boxes):
 
 
 def assert_the_files_agree(aligner, files, crops):
-    points, scores = aligner._locate(crops)
+    points, scores = aligner._locator.locate_in_crops(crops)
     landmarks, landmark_scores = run(files[True], crops)
     assert float((landmarks - points).norm(dim=-1).max()) < 1e-3
     assert float((landmark_scores - scores).abs().max()) < 1e-4
     (heatmaps,) = run(files[False], crops)
-    assert float((aligner._decode(heatmaps)[0] - points).norm(dim=-1).max()) < 1e-3
+    assert float((aligner._locator.decode(heatmaps)[0] - points).norm(dim=-1).max()) < 1e-3
 
 
 @pytest.mark.parametrize("faces", [1, 2, 5])
@@ -122,7 +123,7 @@ def test_the_files_agree_with_torch_on_the_validation_faces(aligner, files, shar
 @pytest.mark.parametrize("decode", [False, True])
 def test_the_graph_is_float32_with_a_free_batch_and_says_nothing_of_this_machine(files, aligner, decode):
     model = onnx.load(files[decode])
-    size, cells = aligner.crop_size, aligner.card.network["heatmap_size"]
+    size, cells = aligner.crop_size, aligner.card.network.heatmap_size
     shapes = {
         value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
         for value in (*model.graph.input, *model.graph.output)
@@ -213,7 +214,7 @@ def test_what_cannot_be_exported_is_refused(tmp_path):
         small().export(tmp_path / "a.pt")
     with pytest.raises(InputError, match="flip: expected False"):
         small(flip=True).export(tmp_path / "a.onnx")
-    with pytest.raises(WeightsError, match="expected a place to write to, got No such file"):
+    with pytest.raises(WriteError, match="expected a place to write to, got No such file"):
         small().export(tmp_path / "nowhere" / "a.onnx")
     with pytest.raises(ExportError, match="small: expected"):
         small(Moody()).export(tmp_path / "a.onnx")
@@ -221,7 +222,7 @@ def test_what_cannot_be_exported_is_refused(tmp_path):
 
 
 def test_the_command_names_the_file_and_an_unknown_model(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("face_landmarks.cli.FaceAligner", lambda model, **_: small())
+    monkeypatch.setattr("face_landmarks.cli.export.FaceAligner", lambda model, **_: small())
     path = tmp_path / "out.onnx"
     assert main(["export", "mine.safetensors", str(path)]) == 0
     assert capsys.readouterr().out == f"{path}\n" and path.exists()
@@ -255,7 +256,7 @@ def test_the_page_shows_how_to_use_a_file_alone(tmp_path, monkeypatch, aligner, 
     exec(compile(use_heatmaps, "export.md", "exec"), names)
     assert names["landmarks"].shape == (68, 2)
     crops = crops_of(aligner, ASTRONAUT, [[178.0, 59.0, 267.0, 175.0]])
-    points, scores = aligner._locate(crops)
+    points, scores = aligner._locator.locate_in_crops(crops)
     read = [names["decode"](heatmap) for heatmap in run("heatmaps.onnx", crops)[0][0].numpy()]
     np.testing.assert_allclose([point for point, _ in read], points[0], atol=1e-3)
     np.testing.assert_allclose([score for _, score in read], scores[0], atol=1e-3)

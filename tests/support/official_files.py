@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from drawn_faces import draw_photo
 
-from face_landmarks.benchmarks.annotations import write_pts
 from face_landmarks.layouts import AFLW_19, COFW_29, IBUG_68, WFLW_98
+from face_landmarks.pts import write_pts
 
 
 def write_300w(root, faces=1):

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from face_landmarks.benchmarks.annotations import write_pts
-from face_landmarks.cli.train import main, override
+from face_landmarks.cli import main
 from face_landmarks.errors import InputError
 from face_landmarks.geometry import similarity, transform_points
 from face_landmarks.heatmap import decode_heatmaps, encode_heatmaps
 from face_landmarks.layouts import IBUG_68
 from face_landmarks.models.hourglass import HourglassConfig
 from face_landmarks.models.weights import load_weights
+from face_landmarks.pts import write_pts
 from face_landmarks.training.augment import mirror_landmarks, near_views, random_views
 from face_landmarks.training.config import RECIPES, AugmentConfig, TrainConfig, restore_config
-from face_landmarks.training.data import FaceSet, join_faces, load_faces, load_unlabelled
+from face_landmarks.training.data import FaceSet, TrainingData, join_faces, load_faces, load_unlabelled
 from face_landmarks.training.export import export_model
-from face_landmarks.training.loop import Trainer, TrainingData
+from face_landmarks.training.loop import Trainer
 from face_landmarks.training.losses import (
     coordinate_loss,
     heatmap_loss,
@@ -29,6 +29,7 @@ from face_landmarks.training.losses import (
     siamese_coordinate_loss,
     siamese_loss,
 )
+from face_landmarks.training.settings import override
 
 PLAIN = AugmentConfig(colour=0, gray=0, blur=0, noise=0, occlusion=0)
 TINY = TrainConfig(
@@ -348,7 +349,7 @@ def test_the_command_trains_and_says_how_well(photo_folder, tmp_path, capsys):
     small = ["network.features=16", "network.crop_size=32", "network.heatmap_size=8", "network.depth=2"]
     settings = [f"--set={s}" for s in (*small, "steps=2", "batch_size=2", "validate_every=1")]
     folders = ["--train", str(photo_folder), "--val", str(photo_folder), "--out", str(tmp_path / "run")]
-    assert main([*folders, *settings, "--device=cpu", "--no-compile", "--quiet"]) == 0
+    assert main(["train", *folders, *settings, "--device=cpu", "--no-compile", "--quiet"]) == 0
     assert "best validation NME (inter-ocular)" in capsys.readouterr().out
     assert (tmp_path / "run" / "best.pt").exists()
     card, _ = load_weights(tmp_path / "run" / "model.safetensors")
@@ -359,18 +360,18 @@ def test_the_command_trains_and_says_how_well(photo_folder, tmp_path, capsys):
     words = [*folders[:-1], str(tmp_path / "second"), *settings, *more, *shares]
     first = str(tmp_path / "run" / "model.safetensors")
     words.append("--set=network.stem_pool=blur")  # has no weights, and so may change
-    assert main([*words, "--init", first, "--device=cpu", "--no-compile", "--quiet"]) == 0
+    assert main(["train", *words, "--init", first, "--device=cpu", "--no-compile", "--quiet"]) == 0
     card, _ = load_weights(tmp_path / "second" / "model.safetensors")
     assert card.training_data == (
         "3 faces of photos, 3 of photos, 2 without landmarks of photos, "
         "from shr-fan-68-fast-run, trained on 3 faces of photos"
     )
-    assert card.network["stem_pool"] == "blur"
+    assert card.network.stem_pool == "blur"
 
 
 def test_the_command_explains_a_missing_folder(tmp_path, capsys):
     folders = ["--train", str(tmp_path / "none"), "--val", str(tmp_path), "--out", str(tmp_path / "run")]
-    assert main([*folders, "--quiet"]) == 2
+    assert main(["train", *folders, "--quiet"]) == 2
     assert "none" in capsys.readouterr().err
 
 
@@ -400,18 +401,18 @@ def test_fine_tuning_starts_from_the_weights_given(tmp_path):
 def test_weights_of_another_shape_cannot_be_fine_tuned(photo_folder, tmp_path, capsys):
     folders = ["--train", str(photo_folder), "--val", str(photo_folder), "--out", str(tmp_path / "run")]
     words = [*folders, "--init=shr-fan-68-fast", "--set=network.features=64", "--no-compile", "--quiet"]
-    assert main(words) == 2
+    assert main(["train", *words]) == 2
     assert "--init: expected weights of" in capsys.readouterr().err
 
 
 def test_the_command_does_not_pass_over_a_folder_without_photos(photo_folder, tmp_path, capsys):
     folders = ["--train", str(photo_folder), "--val", str(photo_folder), "--out", str(tmp_path / "run")]
     words = [*folders, "--unlabelled", str(tmp_path / "none"), "--no-compile", "--quiet"]
-    assert main([*words, "--set=unlabelled_share=0.5"]) == 2
+    assert main(["train", *words, "--set=unlabelled_share=0.5"]) == 2
     assert "--unlabelled: expected photos" in capsys.readouterr().err
-    assert main(words) == 2
+    assert main(["train", *words]) == 2
     assert "--unlabelled: expected --set unlabelled_share" in capsys.readouterr().err
-    assert main([*folders, "--large-pose", str(photo_folder), "--no-compile", "--quiet"]) == 2
+    assert main(["train", *folders, "--large-pose", str(photo_folder), "--no-compile", "--quiet"]) == 2
     assert "--large-pose: expected --set large_pose_share" in capsys.readouterr().err
 
 

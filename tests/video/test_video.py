@@ -9,10 +9,13 @@ import pytest
 
 from face_landmarks import FaceAligner, Faces, read_image
 from face_landmarks.cli import main
-from face_landmarks.errors import ImageError, InputError
+from face_landmarks.errors import ImageError, InputError, WriteError
 from face_landmarks.geometry import boxes_from_landmarks
 from face_landmarks.layouts import IBUG_68, get_layout
-from face_landmarks.video.tracker import FaceTracker, OneEuroFilter, Video, VideoWriter
+from face_landmarks.video.reading import Video
+from face_landmarks.video.smoothing import OneEuroFilter
+from face_landmarks.video.tracker import FaceTracker
+from face_landmarks.video.writing import VideoWriter
 
 ASTRONAUT = Path(__file__).parents[2] / "examples" / "data" / "astronaut.jpg"
 SIDE = 40  # of a person in Stage, in pixels
@@ -328,7 +331,7 @@ def test_what_is_no_video_says_so(tmp_path):
 def test_a_video_cannot_be_written_anywhere(tmp_path):
     with pytest.raises(InputError, match="file type"):
         VideoWriter(tmp_path / "out.gif")
-    with pytest.raises(InputError, match="cannot write"), VideoWriter("/dev/null/out.mp4") as writer:
+    with pytest.raises(WriteError, match="place to write to"), VideoWriter("/dev/null/out.mp4") as writer:
         writer.write(np.zeros((48, 64, 3), np.uint8))
     with pytest.raises(InputError, match="frames of"), VideoWriter(tmp_path / "out.mp4") as writer:
         writer.write(np.zeros((48, 64, 3), np.uint8))

@@ -1,0 +1,34 @@
+"""`face-landmarks cache`: what is in the cache, and where."""
+
+from __future__ import annotations
+
+import argparse
+
+from face_landmarks.cli.options import Commands
+from face_landmarks.models.cache import cached_files, clear_cache
+from face_landmarks.models.weights_file import cache_folder
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command and its arguments."""
+    cache = commands.add_parser("cache", help="what is in the cache, and where")
+    cache.add_argument("action", nargs="?", choices=("list", "verify", "clear"), default="list")
+    cache.set_defaults(run=_cache)
+
+
+def _cache(options: argparse.Namespace) -> int:
+    if options.action == "clear":
+        for file in clear_cache():
+            print(f"removed {file.path}")
+        return 0
+    files, damaged = cached_files(), False
+    print(cache_folder())
+    if not files:
+        print("  empty")
+    for file in files:
+        state = "incomplete" if file.sha256 is None else ""
+        if options.action == "verify" and file.sha256 is not None:
+            state = "whole" if file.verify() else "damaged"
+            damaged |= state == "damaged"
+        print(f"  {file.path.name}  {file.size / 1e6:.1f} MB  {state}".rstrip())
+    return 1 if damaged else 0

@@ -1,0 +1,84 @@
+"""`face-landmarks evaluate`: scores on annotated photos, or on a benchmark."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from face_landmarks._system.extras import import_extra
+from face_landmarks._system.files import make_folder
+from face_landmarks.benchmarks.annotations import read_folder
+from face_landmarks.benchmarks.comparison import evaluate_benchmark
+from face_landmarks.benchmarks.curves import save_ced
+from face_landmarks.benchmarks.evaluation import evaluate
+from face_landmarks.benchmarks.protocols import BENCHMARKS, get_benchmark
+from face_landmarks.cli.options import Commands, make_aligner, model_options
+from face_landmarks.errors import InputError
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command and its arguments."""
+    score = commands.add_parser(
+        "evaluate", parents=[model_options("shr-fan-68")], help="score a model on annotated photos"
+    )
+    score.add_argument("folder", nargs="?", help="NAME.jpg with NAME.pts, or NAME.1.pts, NAME.2.pts, ...")
+    score.add_argument(
+        "--benchmark", choices=tuple(BENCHMARKS), help="instead of a folder, by the protocol of the paper"
+    )
+    score.add_argument("--root", metavar="DIR", help="the official files of the benchmark")
+    score.add_argument("--boxes", choices=("truth", "detector"), default="truth")
+    score.add_argument(
+        "--normaliser",
+        choices=("inter-ocular", "inter-pupil", "box", "diagonal"),
+        help="of the errors in a folder (default: inter-ocular)",
+    )
+    score.add_argument("--save", metavar="DIR", help="write summary.json, faces.csv and ced.png here")
+    score.set_defaults(run=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    if (options.folder is None) == (options.benchmark is None):
+        raise InputError("evaluate: expected a folder of photos, or --benchmark and --root")
+    if options.benchmark:
+        return _evaluate_benchmark(options)
+    if options.root:
+        raise InputError("--root: expected it with --benchmark alone")
+    _prepare_folder(options.save)
+    evaluation = evaluate(
+        make_aligner(options),
+        read_folder(options.folder),
+        boxes=options.boxes,
+        normaliser=options.normaliser or "inter-ocular",
+        progress=sys.stderr.isatty(),
+    )
+    print(evaluation)
+    if options.save:
+        evaluation.save(options.save)
+        save_ced({options.model: evaluation.errors}, Path(options.save) / "ced.png")
+    return 0
+
+
+def _evaluate_benchmark(options: argparse.Namespace) -> int:
+    if not options.root or options.normaliser:
+        raise InputError("--benchmark: expected --root, and no --normaliser, which the protocol gives")
+    _prepare_folder(options.save)
+    result = evaluate_benchmark(
+        make_aligner(options),
+        get_benchmark(options.benchmark),
+        options.root,
+        boxes=options.boxes,
+        progress=sys.stderr.isatty(),
+    )
+    print(result)
+    if options.save:
+        result.save(options.save)
+        save_ced(result.errors(), Path(options.save) / "ced.png")
+    return 0
+
+
+def _prepare_folder(save: str | None) -> None:
+    """Before the work, prove that its scores can be saved and plotted."""
+    if save:
+        import_extra("matplotlib", "plot", "plots")
+        make_folder(Path(save))

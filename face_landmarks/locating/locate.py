@@ -1,0 +1,154 @@
+"""From photos and face boxes to landmarks: crop, network, decode, way back to the photo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from face_landmarks.geometry import crop_matrices, mirror_matrix, resize_matrix, transform_points, warp
+from face_landmarks.heatmap import decode_heatmaps
+from face_landmarks.layouts import Layout, get_layout
+from face_landmarks.models.card import ModelCard
+from face_landmarks.models.confidence import expected_errors
+from face_landmarks.results import FaceHeatmaps
+
+
+class Located(NamedTuple):
+    """What the network found at B faces, in the pixels of their photos.
+
+    Attributes:
+        landmarks: (B, K, 2).
+        scores: (B, K).
+        errors: (B, K), NaN without a calibration.
+    """
+
+    landmarks: Tensor
+    scores: Tensor
+    errors: Tensor
+
+    @property
+    def certainty(self) -> Tensor:
+        """(B,) mean score of each face."""
+        return self.scores.mean(dim=1)
+
+    @classmethod
+    def empty(cls, landmarks: int) -> Located:
+        return cls(torch.empty(0, landmarks, 2), torch.empty(0, landmarks), torch.empty(0, landmarks))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Located]) -> Located:
+        return cls(*map(torch.cat, zip(*parts, strict=True)))
+
+
+@dataclass(frozen=True, eq=False)
+class Locator:
+    """A landmark network with its card: finds the landmarks in given boxes.
+
+    Attributes:
+        network: crops (B, 3, S, S) in [0, 1] -> heatmaps (B, K, H, W). A torch module gets its crops
+            on the device and in the type below; any other callable, in float32 on the CPU.
+        card: the network's.
+        device: the network's.
+        dtype: the network's.
+        flip: average with the mirror image.
+    """
+
+    network: nn.Module | Callable[[Tensor], Tensor]
+    card: ModelCard
+    device: torch.device
+    dtype: torch.dtype
+    flip: bool = False
+
+    @cached_property
+    def layout(self) -> Layout:
+        return get_layout(self.card.layout)
+
+    @property
+    def crop_size(self) -> int:
+        """Side of the crops, in pixels."""
+        return self.card.network.crop_size
+
+    @cached_property
+    def heatmap_to_crop(self) -> Tensor:
+        """(3, 3) float64, the card's offset included."""
+        heatmap_to_crop = resize_matrix(self.crop_size / self.card.network.heatmap_size)
+        heatmap_to_crop[:2, 2] -= torch.tensor(self.card.offset, dtype=torch.float64)
+        return heatmap_to_crop
+
+    @torch.inference_mode()
+    def locate(self, photos: Sequence[NDArray[np.uint8]], boxes: Tensor, rolls: Tensor) -> Located:
+        """Crop B faces, run the network on them, and carry what it finds back to the photos.
+
+        Args:
+            photos: of each face, (H, W, 3) RGB.
+            boxes: (B, 4).
+            rolls: (B,) the crops' turns, in radians.
+        """
+        image_to_crop = crop_matrices(
+            boxes, self.crop_size, self.card.crop_scale, self.card.crop_shift, rolls
+        )  # (B, 3, 3)
+        crops = warp(photos, image_to_crop, self.crop_size, self.device)
+        points, scores = self.locate_in_crops(crops)
+        pixel = 1 / torch.linalg.det(image_to_crop).sqrt()  # (B,) image pixels in a crop pixel
+        if self.card.calibration is None:
+            errors = torch.full_like(scores, torch.nan)
+        else:
+            errors = expected_errors(scores, self.card.calibration) * pixel.float().unsqueeze(1)
+        return Located(transform_points(image_to_crop.inverse(), points), scores, errors)
+
+    def locate_in_crops(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        """Landmarks in crop pixels (B, K, 2) and their scores (B, K) of a batch of crops."""
+        crops = self.place(crops)
+        points, scores = self.decode(self.network(crops))
+        if self.flip:
+            mirrored, mirrored_scores = self.decode(self.network(crops.flip(-1)))
+            order = list(self.layout.mirror)
+            unmirrored = transform_points(mirror_matrix(self.crop_size), mirrored[:, order])
+            points, scores = (points + unmirrored) / 2, (scores + mirrored_scores[:, order]) / 2
+            points = self._restore_lean(points)
+        return points, scores
+
+    @torch.inference_mode()
+    def heatmaps(self, pixels: NDArray[np.uint8], boxes: Tensor, batch_size: int) -> FaceHeatmaps:
+        """The heatmaps of the faces of one photo, boxes (N, 4), each looked at once; nothing is mirrored."""
+        image_to_crop = crop_matrices(
+            boxes, self.crop_size, self.card.crop_scale, self.card.crop_shift
+        )  # (N, 3, 3)
+        crops = warp(pixels, image_to_crop, self.crop_size)  # (N, 3, S, S)
+        batches = torch.split(crops, batch_size)
+        heatmaps = torch.cat([self.network(self.place(b)).float().cpu() for b in batches])  # (N, K, H, W)
+        points, _ = decode_heatmaps(heatmaps, window=self.card.window, temperature=self.card.temperature)
+        return FaceHeatmaps(
+            crops=(255 * crops).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy(),
+            heatmaps=heatmaps.numpy(),
+            points=points.numpy(),
+            heatmap_to_crop=self.heatmap_to_crop.clone().numpy(),  # the caller's own
+            heatmap_to_image=(image_to_crop.inverse() @ self.heatmap_to_crop).numpy(),
+        )
+
+    def place(self, crops: Tensor) -> Tensor:
+        """Crops (B, 3, S, S) as the network wants them."""
+        if not isinstance(self.network, nn.Module):
+            return crops
+        return crops.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
+
+    def decode(self, heatmaps: Tensor) -> tuple[Tensor, Tensor]:
+        """Landmarks in crop pixels (B, K, 2) and their scores (B, K), on the CPU."""
+        points, scores = decode_heatmaps(heatmaps, window=self.card.window, temperature=self.card.temperature)
+        found = torch.cat((points, scores.unsqueeze(-1)), dim=-1).cpu()  # (B, K, 3): one transfer
+        return transform_points(self.heatmap_to_crop, found[..., :2]), found[..., 2]
+
+    def _restore_lean(self, points: Tensor) -> Tensor:
+        """Averaging with the mirror takes away the lean of the labels; put it back."""
+        right, left = self.layout.eye_corners
+        inter_ocular = (points[:, left] - points[:, right]).norm(dim=-1)  # (B,)
+        offset = torch.zeros_like(points)
+        offset[..., 0] = self.card.lean * inter_ocular.unsqueeze(1)
+        return points + offset

@@ -1,0 +1,200 @@
+"""Model cards: how a model is used, and what it is worth."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from face_landmarks.errors import (
+    InputError,
+    WeightsFormatError,
+)
+from face_landmarks.layouts import LAYOUTS
+from face_landmarks.models.hourglass import HourglassConfig
+from face_landmarks.models.weights_file import WeightsFile
+
+_Card = TypeVar("_Card", "ModelCard", "WeightsFile", "Calibration")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What turns the heights of a model's peaks into expected errors; see `confidence`.
+
+    Attributes:
+        scale: (K,) expected error of each landmark at a peak of one half, in crop pixels.
+        own: power of the landmark's own doubt.
+        face: power of the mean doubt of its face.
+    """
+
+    scale: tuple[float, ...]
+    own: float
+    face: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scale", tuple(self.scale))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FrozenMapping(Mapping[str, Any]):
+    """A mapping that cannot be changed and has a hash; it equals a dict of the same items.
+
+    Attributes:
+        pairs: its items, in order.
+    """
+
+    pairs: tuple[tuple[str, Any], ...]
+
+    def __getitem__(self, key: str) -> Any:
+        return dict(self.pairs)[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return (key for key, _ in self.pairs)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self.pairs))
+
+    def __repr__(self) -> str:
+        return repr(_thaw(self))
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Everything needed to use a model, and to judge it; it cannot be changed, and has a hash.
+
+    Attributes:
+        name: the model's name, e.g. "shr-fan-68-fast".
+        summary: what it is, in one sentence.
+        licence: of the weights, not of this package's code.
+        layout: name of the landmark layout, e.g. "ibug-68".
+        network: its shape.
+        format: keys of the state dict: "native", this package's own; "fan", those of the
+            published FAN models.
+        crop_scale: side of the square crop, in units of the face box's width + height.
+        crop_shift: how far the crop's centre lies below the box's, in box heights.
+        window: side of the decoder's window, in heatmap cells.
+        temperature: of the decoder's softmax.
+        offset: (x, y) of predicted minus true position, in crop pixels; subtracted after decoding.
+        lean: how far to the right the training labels lie of what a mirror-symmetric predictor
+            finds, in inter-ocular distances; 0 where it is unknown.
+        training_data: what the weights were trained on.
+        command: what trained them.
+        scores: measured results, by benchmark and metric; a dict that is given is copied and frozen.
+        file: where the weights are; None inside the file itself, which cannot hold its own hash.
+        calibration: of the expected errors, on held-out faces; None where none was made.
+    """
+
+    name: str
+    summary: str
+    licence: str
+    layout: str
+    network: HourglassConfig
+    format: Literal["native", "fan"]
+    crop_scale: float
+    crop_shift: float
+    window: int
+    temperature: float
+    offset: tuple[float, float]
+    lean: float
+    training_data: str
+    command: str
+    scores: Mapping[str, Any]
+    file: WeightsFile | None = None
+    calibration: Calibration | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "offset", tuple(self.offset))
+        object.__setattr__(self, "scores", _freeze(self.scores))
+        words = (self.name, self.summary, self.licence, self.layout, self.training_data, self.command)
+        numbers = (self.crop_scale, self.crop_shift, self.temperature, self.lean, *self.offset)
+        self._expect(all(isinstance(word, str) for word in words), "words", "strings", words)
+        self._expect(self.layout in LAYOUTS, "layout", f"one of {', '.join(LAYOUTS)}", self.layout)
+        landmarks = len(LAYOUTS[self.layout])
+        found = getattr(self.network, "landmarks", self.network)
+        self._expect(found == landmarks, "network", f"{landmarks} landmarks, as in {self.layout}", found)
+        self._expect(self.format in ("native", "fan"), "format", "'native' or 'fan'", self.format)
+        self._expect(all(map(math.isfinite, numbers)), "numbers", "finite values", numbers)
+        self._expect(len(self.offset) == 2, "offset", "(x, y)", self.offset)
+        self._expect(self.crop_scale > 0, "crop_scale", "a positive number", self.crop_scale)
+        odd = isinstance(self.window, int) and self.window > 0 and self.window % 2 == 1
+        self._expect(odd, "window", "an odd number of cells", self.window)
+        self._expect(self.temperature > 0, "temperature", "a positive number", self.temperature)
+        if self.calibration is not None:
+            scale = self.calibration.scale
+            usable = len(scale) == landmarks and all(math.isfinite(error) and error > 0 for error in scale)
+            self._expect(usable, "calibration", f"{landmarks} positive errors", scale)
+
+    def _expect(self, holds: bool, field: str, expected: str, got: object) -> None:
+        if not holds:
+            raise WeightsFormatError(f"card of {self.name}: {field}: expected {expected}, got {got!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The card as JSON-able values; `from_dict` reads it back."""
+        values = {**dataclasses.asdict(self), "scores": _thaw(self.scores)}
+        return {k: v for k, v in values.items() if k not in ("file", "calibration") or v is not None}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelCard:
+        """Read a card.
+
+        Raises:
+            WeightsFormatError: a key is missing or unknown, or a value is impossible.
+        """
+        if not isinstance(values, Mapping):
+            return _from_dict(cls, values)
+        parts = {"file": WeightsFile, "calibration": Calibration}
+        given: dict[str, Any] = {k: _from_dict(kind, values[k]) for k, kind in parts.items() if values.get(k)}
+        if "network" in values:
+            given["network"] = _network(values.get("name"), values["network"])
+        return _from_dict(cls, {**values, **given})
+
+
+def _freeze(value: Any) -> Any:
+    """JSON-able values as immutable ones, all the way down."""
+    if isinstance(value, Mapping):
+        return FrozenMapping(tuple((key, _freeze(inner)) for key, inner in value.items()))
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_freeze, value))
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    raise WeightsFormatError(f"scores: expected values that JSON has, got {type(value).__name__}")
+
+
+def _thaw(value: Any) -> Any:
+    """What `_freeze` was given, as dicts and lists of the caller's own."""
+    if isinstance(value, Mapping):
+        return {key: _thaw(inner) for key, inner in value.items()}
+    return list(map(_thaw, value)) if isinstance(value, tuple) else value
+
+
+def _network(card: object, values: Mapping[str, Any]) -> HourglassConfig:
+    """The shape of a card's network, which must be one that this version can build."""
+    try:
+        return HourglassConfig(**values)
+    except (TypeError, InputError) as error:
+        raise WeightsFormatError(f"card of {card}: network: {error}") from error
+
+
+def _from_dict(kind: type[_Card], values: Mapping[str, Any]) -> _Card:
+    if not isinstance(values, Mapping):
+        raise WeightsFormatError(f"{kind.__name__}: expected a mapping, got {type(values).__name__}")
+    fields = dataclasses.fields(kind)
+    required = {field.name for field in fields if field.default is dataclasses.MISSING}
+    missing, unknown = required - values.keys(), values.keys() - {field.name for field in fields}
+    if missing or unknown:
+        raise WeightsFormatError(
+            f"{kind.__name__} {values.get('name')!r}: expected other keys: "
+            f"missing {sorted(missing) or 'none'}, unknown {sorted(unknown) or 'none'}"
+        )
+    try:
+        arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return kind(**arguments)
+    except (TypeError, AttributeError, ValueError) as error:
+        raise WeightsFormatError(
+            f"{kind.__name__} {values.get('name')!r}: expected values of the right types, got: {error}"
+        ) from error

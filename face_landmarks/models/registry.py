@@ -1,0 +1,72 @@
+"""The models known by name: the package's own, and the published FAN."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+
+from face_landmarks.errors import (
+    UnknownModelError,
+    WeightsFormatError,
+)
+from face_landmarks.models.card import ModelCard
+from face_landmarks.models.fan import FAN_CARD
+from face_landmarks.models.weights_file import WeightsFile
+
+PRETRAINED = Path(__file__).with_name("pretrained")
+
+
+def list_models() -> list[str]:
+    """Names of all models; `get_card` tells more of each."""
+    return sorted(known_cards())
+
+
+def embedded_models() -> list[str]:
+    """Names of the models that come with the package and need no network."""
+    return [name for name, card in sorted(known_cards().items()) if not file_of(card).urls]
+
+
+def get_card(name: str) -> ModelCard:
+    """The card of a model, by its name.
+
+    Raises:
+        UnknownModelError: no model has this name.
+    """
+    cards = known_cards()
+    try:
+        return cards[name]
+    except KeyError:
+        known = sorted(cards)
+        close = difflib.get_close_matches(name, known, n=1)
+        guess = f" (did you mean {close[0]!r}?)" if close else ""
+        raise UnknownModelError(
+            f"model: expected one of {', '.join(known)}, a weights file, or an https URL with its "
+            f"sha256; got {name!r}{guess}"
+        ) from None
+
+
+def known_cards() -> dict[str, ModelCard]:
+    """Every model's card, by name.
+
+    Raises:
+        WeightsFormatError: a card of the package is damaged.
+    """
+    cards = [FAN_CARD]
+    for path in PRETRAINED.glob("*.json"):
+        try:
+            cards.append(ModelCard.from_dict(json.loads(path.read_text(encoding="utf-8"))))
+        except ValueError as error:
+            raise WeightsFormatError(f"{path}: expected a model card in JSON, got: {error}") from error
+    return {card.name: card for card in cards}
+
+
+def file_of(card: ModelCard) -> WeightsFile:
+    """The weights file of a card.
+
+    Raises:
+        WeightsFormatError: the card names none.
+    """
+    if card.file is None:
+        raise WeightsFormatError(f"card of {card.name}: file: expected the weights file, got none")
+    return card.file

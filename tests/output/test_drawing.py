@@ -1,0 +1,152 @@
+"""Drawings: where the ink falls, and what is left alone."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from rings import GRAY, HEIGHT, WIDTH, faces_at, ink, ring
+
+from face_landmarks.errors import InputError
+from face_landmarks.layouts import IBUG_68
+from face_landmarks.output import strokes
+from face_landmarks.output.drawing import draw_faces
+from face_landmarks.results import Faces
+
+
+def test_a_drawing_is_a_copy_of_the_photo_with_ink_on_it():
+    photo = GRAY.copy()
+    drawn = draw_faces(photo, faces_at(ring((80, 60), 40)))
+    assert drawn.shape == photo.shape and drawn.dtype == np.uint8
+    assert not np.shares_memory(drawn, photo)
+    np.testing.assert_array_equal(photo, GRAY)
+    assert ink(drawn).any()
+
+
+@pytest.mark.parametrize("centre", [(80, 60), (80.25, 60), (79.5, 60.5), (80.75, 59.3)])
+@pytest.mark.parametrize("size", [3, 10, 30])
+def test_ink_is_centred_where_the_landmarks_are_to_a_twentieth_of_a_pixel(centre, size):
+    night = np.zeros_like(GRAY)  # on black only the bright part of a dot is seen
+    drawn = ink(draw_faces(night, faces_at(ring(centre, size)), lines=False), night)
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    found = (columns * drawn).sum() / drawn.sum(), (rows * drawn).sum() / drawn.sum()
+    np.testing.assert_allclose(found, centre, atol=0.05)
+
+
+@pytest.mark.parametrize(("radius", "reach"), [(10, 3), (50, 4)])
+def test_pixels_away_from_the_strokes_are_untouched(radius, reach):
+    noise = np.random.default_rng(0).integers(0, 256, GRAY.shape, np.uint8)
+    drawn = draw_faces(noise, faces_at(ring((80, 60), radius)), lines=False)
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    away = np.abs(np.hypot(columns - 80, rows - 60) - radius) > reach
+    np.testing.assert_array_equal(drawn[away], noise[away])
+    assert ink(drawn, noise).any()
+
+
+def test_strokes_grow_with_the_face_but_slower():
+    shares = []
+    for scale in (1, 2, 4):
+        blank = np.full((scale * HEIGHT, scale * WIDTH, 3), 90, np.uint8)
+        drawn = draw_faces(blank, faces_at(scale * ring((80, 60), 40)))
+        shares.append((ink(drawn, blank) > 30).sum())
+    assert shares[0] < shares[1] < shares[2]
+    assert 2 < shares[1] / shares[0] < 4 and 2 < shares[2] / shares[1] < 4  # 4 would be in proportion
+
+
+def test_weight_makes_strokes_heavier():
+    face = faces_at(ring((80, 60), 40))
+    light, normal, heavy = (ink(draw_faces(GRAY, face, weight=weight)).sum() for weight in (0.5, 1, 2))
+    assert light < normal < heavy
+
+
+def test_each_part_has_its_colour_unless_one_is_given():
+    landmarks = np.stack((np.linspace(10, 150, 68), np.full(68, 60)), axis=1)
+    drawn = draw_faces(GRAY, faces_at(landmarks), points=False, weight=3)
+    row = drawn[60].astype(int)
+    middle = {
+        name: row[round(landmarks[list(indices), 0].mean())] for name, indices in IBUG_68.groups.items()
+    }
+    np.testing.assert_array_equal(middle["jaw"], strokes._COLORS["jaw"])
+    np.testing.assert_array_equal(middle["nose_bridge"], strokes._COLORS["nose"])
+    np.testing.assert_array_equal(middle["left_eye"], strokes._COLORS["eye"])
+    np.testing.assert_array_equal(middle["right_eyebrow"], strokes._COLORS["eyebrow"])
+    np.testing.assert_array_equal(middle["outer_lips"], strokes._COLORS["lips"])
+    red = draw_faces(GRAY, faces_at(landmarks), points=False, weight=3, color=(255, 0, 0))
+    np.testing.assert_array_equal(red[60, 20], (255, 0, 0))
+
+
+def test_dots_are_coloured_by_their_score_from_red_over_yellow_to_green():
+    faces = faces_at(ring((80, 60), 45))  # scores from 0 to 1 around the circle
+    drawn = draw_faces(GRAY, faces, lines=False, scores=True, weight=3).astype(int)
+    x, y = np.rint(faces.landmarks[0]).astype(int).T
+    red, green, blue = drawn[y, x].T
+    assert red[0] > green[0] + 100 and green[67] > red[67] + 100
+    assert min(red[34], green[34]) > blue[34] + 30
+    white = draw_faces(GRAY, faces, lines=False, weight=3)
+    assert (white[y, x] > 240).all()
+
+
+def test_every_edge_of_the_layout_is_drawn_and_no_other():
+    contours = strokes.contours_of(IBUG_68, None)
+    drawn = [pair for indices, _ in contours for pair in pairwise(indices)]
+    assert sorted(drawn) == sorted(IBUG_68.edges)
+
+
+def test_a_box_is_drawn_on_its_four_sides():
+    face = faces_at(ring((80, 60), 30))
+    drawn = ink(draw_faces(GRAY, face, lines=False, points=False, boxes=True))
+    x0, y0, x1, y1 = face.boxes[0].round().astype(int)
+    assert (drawn[[y0, y1], 80] > 100).all() and (drawn[60, [x0, x1]] > 100).all()
+    assert drawn[60, 80] == 0
+
+
+def test_nothing_asked_for_or_nobody_there_leaves_the_photo_as_it_is():
+    bare = draw_faces(GRAY, faces_at(ring((80, 60), 30)), lines=False, points=False)
+    np.testing.assert_array_equal(bare, GRAY)
+    np.testing.assert_array_equal(draw_faces(GRAY, Faces.empty(IBUG_68), boxes=True), GRAY)
+
+
+@pytest.mark.parametrize("centre", [(0, 0), (WIDTH, 60), (80, -25), (-500, 60), (1e6, 1e6)])
+def test_a_face_may_lie_partly_or_wholly_outside(centre):
+    drawn = draw_faces(GRAY, faces_at(ring(centre, 30)), boxes=True)
+    assert drawn.shape == GRAY.shape
+    assert ink(drawn).any() == (max(np.abs(centre)) < 200)
+
+
+def ink_of_labels(faces: Faces, labels: list[object], canvas: np.ndarray = GRAY) -> np.ndarray:
+    drawn = draw_faces(canvas, faces, lines=False, points=False, labels=labels)
+    return ink(drawn, canvas)
+
+
+def test_a_label_stands_above_the_box_of_its_face():
+    pair = faces_at(ring((40, 80), 25), ring((110, 80), 25))
+    one, both = ink_of_labels(pair, [7, ""]), ink_of_labels(pair, [7, "Eva"])
+    (x0, top, x1, _), (right_x0, *_) = pair.boxes
+    rows, columns = np.nonzero(one)
+    assert rows.size and (rows < top).all() and (rows > top - 20).all()
+    assert (columns >= x0 - 1).all() and (columns < x1).all()
+    assert (both[:, 60:] > 0).sum() > 1.5 * (one > 0).sum()
+    assert (np.nonzero(both[:, 80:])[1] + 80 >= right_x0 - 1).all()
+
+
+@pytest.mark.parametrize("centre", [(5, 5), (WIDTH, 30), (80, HEIGHT), (0, 60)])
+def test_a_label_stays_whole_inside_the_photo(centre):
+    inside, roomy = ring((80, 80), 25), np.full((400, 400, 3), 90, np.uint8)
+    expected = (ink_of_labels(faces_at(inside), ["12"], roomy) > 0).sum()
+    assert (ink_of_labels(faces_at(ring(centre, 25)), ["12"]) > 0).sum() == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize("centre", [(-500, 60), (80, 1e30)])
+def test_a_face_out_of_sight_has_no_label(centre):
+    assert not ink_of_labels(faces_at(ring(centre, 25)), ["12"]).any()
+
+
+def test_a_label_longer_than_the_photo_is_cut_off():
+    drawn = ink_of_labels(faces_at(ring((80, 60), 40)), ["a long name " * 9])
+    assert drawn.shape == (HEIGHT, WIDTH) and drawn.any()
+
+
+def test_labels_are_one_for_each_face():
+    with pytest.raises(InputError, match="labels: expected one for each of 1 faces, got 2"):
+        draw_faces(GRAY, faces_at(ring((80, 60), 40)), labels=[1, 2])
