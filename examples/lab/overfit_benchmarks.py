@@ -26,7 +26,7 @@ from pathlib import Path
 from face_landmarks import FaceAligner
 from face_landmarks.benchmarks.evaluation import evaluate
 from face_landmarks.benchmarks.protocols import BENCHMARKS, TRAINING_SETS
-from face_landmarks.cli.train import main as train
+from face_landmarks.cli import main as run_command
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
 from official_files import write_benchmark
@@ -50,7 +50,9 @@ def main() -> None:
             write_benchmark(name, root)
             words = ["--recipe", f"shr-fan-{name}", "--root", str(root), "--out", str(run), "--hold-out", "0"]
             flags = ["--no-compile", "--quiet", "--precision=float32"]
-            train([*words, *flags, *(f"--set={key}={value}" for key, value in SETTINGS.items())])
+            run_command(
+                ["train", *words, *flags, *(f"--set={key}={value}" for key, value in SETTINGS.items())]
+            )
             faces = TRAINING_SETS[name]
             aligner = FaceAligner(run / "model.safetensors", detector=None)
             result = evaluate(aligner, faces.read(root), normaliser=faces.normaliser)

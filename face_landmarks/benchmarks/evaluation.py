@@ -217,7 +217,7 @@ def evaluate(
     """Align annotated photos and compare.
 
     With boxes="truth" the aligner is given the box that came with each face or is made from its
-    true landmarks (`benchmarks.face_boxes`), so the landmarks alone are scored. With
+    true landmarks (`benchmarks.annotations.face_boxes`), so the landmarks alone are scored. With
     boxes="detector" it sees whole photos; its faces are paired with the annotated ones by their
     boxes (`match_boxes`), never by landmarks, so that a face found but badly aligned keeps its
     error. Other people in the photo are ignored.

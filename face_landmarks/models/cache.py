@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from face_landmarks._system.files import size_of
-from face_landmarks.errors import (
-    CacheError,
-)
+from face_landmarks.errors import CacheError
 from face_landmarks.models.registry import file_of, known_cards
 from face_landmarks.models.weights_file import cache_folder, sha256_of
 

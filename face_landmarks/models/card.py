@@ -8,10 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from face_landmarks.errors import (
-    InputError,
-    WeightsFormatError,
-)
+from face_landmarks.errors import InputError, WeightsFormatError
 from face_landmarks.layouts import LAYOUTS
 from face_landmarks.models.hourglass import HourglassConfig
 from face_landmarks.models.weights_file import WeightsFile

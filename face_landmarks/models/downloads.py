@@ -29,15 +29,15 @@ from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
 from face_landmarks import __version__
+from face_landmarks._system.files import remove, size_of
 from face_landmarks.errors import CacheError, ChecksumError, DownloadError, WeightsError
+from face_landmarks.models.weights_file import BY_HAND, Place, WeightsFile, cache_folder, describe, sha256_of
 
 if TYPE_CHECKING:  # requests, tqdm and filelock are imported when a download begins; few starts need them
     import requests
 
-from face_landmarks._system.files import remove, size_of
-from face_landmarks.models.weights_file import BY_HAND, Place, WeightsFile, cache_folder, describe, sha256_of
-
 _log = logging.getLogger(__name__)
+
 _TIMEOUTS = (10.0, 30.0)  # seconds to connect, and between two arrivals of data
 _TRIES = 3  # per URL, not counting those that brought at least _WORTHWHILE bytes
 _WORTHWHILE = 1 << 20

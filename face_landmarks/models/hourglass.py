@@ -58,9 +58,7 @@ class HourglassConfig:
         for name in ("landmarks", "stacks", "features", "depth", "crop_size", "heatmap_size"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
-                raise InputError(
-                    f"HourglassConfig.{name}: expected at least 1 and whole, got {value!r}"
-                )
+                raise InputError(f"HourglassConfig.{name}: expected at least 1 and whole, got {value!r}")
         if self.features % 16:
             raise InputError(f"HourglassConfig.features: expected a multiple of 16, got {self.features}")
         if self.crop_size != 4 * self.heatmap_size:

@@ -6,10 +6,7 @@ import difflib
 import json
 from pathlib import Path
 
-from face_landmarks.errors import (
-    UnknownModelError,
-    WeightsFormatError,
-)
+from face_landmarks.errors import UnknownModelError, WeightsFormatError
 from face_landmarks.models.card import ModelCard
 from face_landmarks.models.fan import FAN_CARD
 from face_landmarks.models.weights_file import WeightsFile

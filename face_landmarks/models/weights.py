@@ -19,12 +19,7 @@ from torch import Tensor, nn
 
 from face_landmarks._system.files import write_whole
 from face_landmarks._system.forking import settle_threads
-from face_landmarks.errors import (
-    ChecksumError,
-    InputError,
-    WeightsError,
-    WeightsFormatError,
-)
+from face_landmarks.errors import ChecksumError, InputError, WeightsError, WeightsFormatError
 from face_landmarks.models import registry
 from face_landmarks.models.card import ModelCard
 from face_landmarks.models.downloads import obtain

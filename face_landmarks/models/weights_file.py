@@ -1,8 +1,4 @@
-"""A weights file: known by its hash, expected in one place.
-
-Environment:
-    FACE_LANDMARKS_HOME     the cache folder, instead of the platform's
-"""
+"""A weights file: known by its hash, and expected in the package's folder or in the cache folder."""
 
 from __future__ import annotations
 

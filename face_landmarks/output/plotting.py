@@ -13,11 +13,6 @@ from face_landmarks._system.extras import import_extra
 from face_landmarks.errors import InputError
 from face_landmarks.geometry import transform_points
 from face_landmarks.images import ImageSource, read_image
-from face_landmarks.results import FaceHeatmaps, Faces
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 from face_landmarks.output.strokes import (
     RGB,
     SHADE,
@@ -29,6 +24,10 @@ from face_landmarks.output.strokes import (
     outline,
     stroke_sizes,
 )
+from face_landmarks.results import FaceHeatmaps, Faces
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def plot_faces(

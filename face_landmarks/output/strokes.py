@@ -17,6 +17,7 @@ from face_landmarks.layouts import Layout
 
 RGB = tuple[int, int, int]
 Points = NDArray[np.float32]
+
 WHITE: RGB = (255, 255, 255)
 _COLORS: Mapping[str, RGB] = {  # a part has the colour of the first of these words in its name
     "jaw": (236, 240, 245),

@@ -181,7 +181,8 @@ def _for_benchmark(layout: str, steps: int, **changes: Any) -> TrainConfig:
     """The paper's scale for another benchmark.
 
     The lean is a fact of the 300-W labels and unknown elsewhere. The crop rule is the default wherever face
-    boxes reach from forehead to chin, see `benchmarks`. None of these recipes has been run on its data.
+    boxes reach from forehead to chin, see `benchmarks.readers`. None of these recipes has been run on its
+    data.
     """
     base = RECIPES["shr-fan-68-gpu"]
     network = replace(base.network, landmarks=len(get_layout(layout)))

@@ -139,7 +139,7 @@ def crop_faces(
     store: Path | None = None,
     progress: bool = False,
 ) -> FaceSet:
-    """Cut every annotated face out by its face box, see `benchmarks.face_boxes`.
+    """Cut every annotated face out by its face box, see `benchmarks.annotations.face_boxes`.
 
     Args:
         samples: annotated photos, decoded here, one at a time.

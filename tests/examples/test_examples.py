@@ -1,11 +1,14 @@
 """The short examples do what their first line says."""
 
+import ast
 import runpy
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
 from face_landmarks import FaceAligner, Video, VideoWriter, read_image
 
@@ -16,6 +19,15 @@ PHOTO = EXAMPLES / "data" / "astronaut.jpg"
 def run(name, *words, monkeypatch):
     monkeypatch.setattr(sys, "argv", [name, *map(str, words)])
     runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+
+
+@pytest.mark.parametrize("script", sorted(EXAMPLES.rglob("*.py")), ids=lambda path: path.name)
+def test_what_an_example_imports_of_the_package_is_there(script):
+    for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("face_landmarks"):
+            module = import_module(node.module)
+            for alias in node.names:
+                assert hasattr(module, alias.name) or import_module(f"{node.module}.{alias.name}")
 
 
 def test_align_image_prints_and_draws(tmp_path, monkeypatch, capsys):

@@ -15,11 +15,7 @@ import pytest
 from fault_server import FaultServer
 from tiny_model import CONTENT, OTHER, register, sha256
 
-from face_landmarks.errors import (
-    CacheError,
-    ChecksumError,
-    DownloadError,
-)
+from face_landmarks.errors import CacheError, ChecksumError, DownloadError
 from face_landmarks.models import downloads
 from face_landmarks.models.cache import cached_files, clear_cache
 from face_landmarks.models.weights import download

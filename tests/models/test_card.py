@@ -14,9 +14,7 @@ import pytest
 from tiny_model import CONTENT, sha256
 from tiny_model import tiny_card as card
 
-from face_landmarks.errors import (
-    WeightsFormatError,
-)
+from face_landmarks.errors import WeightsFormatError
 from face_landmarks.models.card import Calibration, ModelCard
 from face_landmarks.models.registry import embedded_models, get_card, list_models
 from face_landmarks.models.weights_file import WeightsFile

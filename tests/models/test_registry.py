@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from face_landmarks.errors import (
-    UnknownModelError,
-)
+from face_landmarks.errors import UnknownModelError
 from face_landmarks.models.registry import embedded_models, get_card
 from face_landmarks.models.weights import load_weights
 from face_landmarks.models.weights_file import cache_folder

@@ -13,13 +13,7 @@ import torch
 from tiny_model import CONTENT, OTHER, STATE, fan_state, sha256
 from tiny_model import tiny_card as card
 
-from face_landmarks.errors import (
-    ChecksumError,
-    InputError,
-    WeightsError,
-    WeightsFormatError,
-    WriteError,
-)
+from face_landmarks.errors import ChecksumError, InputError, WeightsError, WeightsFormatError, WriteError
 from face_landmarks.models.registry import embedded_models, get_card, list_models
 from face_landmarks.models.weights import check_state_dict, download, load_weights, save_weights
 from face_landmarks.models.weights_file import WeightsFile
