@@ -1,6 +1,6 @@
 """The landmarks of a large set of photos, on one machine or many, with Ray Data.
 
-    pip install "face-landmarks[ray]"
+    pip install "shr-fan[ray]"
     python examples/ray_batch.py photos landmarks.jsonl --workers 2
 
 Every worker is an actor that holds one aligner, so that models are loaded once. A line is written for each

@@ -1,4 +1,4 @@
-"""Draw the README's picture: python examples/lab/draw_readme.py examples/data/landmarks.png."""
+"""Draw the README's picture: python examples/lab/draw_readme.py docs/images/landmarks.png."""
 
 import sys
 from pathlib import Path

@@ -1,6 +1,6 @@
 """How steady, how late and how fast a followed face is: the numbers of docs/video.md.
 
-    python examples/lab/measure_video.py --plot examples/data/video.png
+    python examples/lab/measure_video.py --plot docs/images/video.png
 
 The video is a photo that stands still or is moved by known amounts, with new noise (6 grey levels) in
 every frame and JPEG compression (quality 60). Three ways to landmarks are compared: every frame by itself

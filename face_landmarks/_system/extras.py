@@ -24,5 +24,5 @@ def import_extra(module: str, extra: str, purpose: str) -> Any:
     except ImportError as error:
         package = module.partition(".")[0]
         raise MissingDependencyError(
-            f'{purpose} need {package}, pip install "face-landmarks[{extra}]": {error}'
+            f'{purpose} need {package}, pip install "shr-fan[{extra}]": {error}'
         ) from error

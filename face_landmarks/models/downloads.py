@@ -75,7 +75,7 @@ def obtain(
         WeightsError: one of its children; the message says which file, where, and what to do.
     """
     if not file.urls:
-        place = Place(model, file, package / file.name, "reinstall face-landmarks: the file is part of it")
+        place = Place(model, file, package / file.name, "reinstall shr-fan: the file is part of it")
         return place, _packaged(place)
     place = Place(model, file, cache_folder() / file.name, BY_HAND)
     if found := _cached(place):
@@ -154,7 +154,7 @@ def _download(place: Place, progress: bool | None) -> bytes:
     failures: dict[str, None] = {}  # an ordered set
     found = None
     with requests.Session() as session:
-        session.headers["User-Agent"] = f"face-landmarks/{__version__}"
+        session.headers["User-Agent"] = f"shr-fan/{__version__}"
         session.headers["Accept-Encoding"] = "identity"  # ranges and sizes are of the file itself
         for url in _mirrored(place.file.urls):
             _log.info("%s: downloading %s to %s", place.model, url, place.path)

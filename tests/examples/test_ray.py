@@ -14,7 +14,7 @@ from face_landmarks import FaceAligner, align_folder
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
-pytest.importorskip("ray", reason='needs Ray Data: pip install "face-landmarks[ray]"')
+pytest.importorskip("ray", reason='needs Ray Data: pip install "shr-fan[ray]"')
 
 
 def rows_by_photo(path):

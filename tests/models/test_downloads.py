@@ -46,7 +46,7 @@ def test_a_model_is_downloaded_once_and_leaves_no_traces(server: FaultServer, pr
     assert path.read_bytes() == CONTENT
     assert len(server.requests) == 1
     assert {entry.name for entry in path.parent.iterdir()} <= {"tiny.bin", "tiny.bin.lock"}
-    assert server.requests[0].headers["User-Agent"].startswith("face-landmarks/")
+    assert server.requests[0].headers["User-Agent"].startswith("shr-fan/")
 
 
 def test_a_url_is_a_model_with_its_hash(server: FaultServer, tmp_path: Path, cache: Path) -> None:

@@ -23,11 +23,9 @@ from face_landmarks.models.card import ModelCard
 from face_landmarks.models.hourglass import HourglassConfig
 from face_landmarks.runtime import export
 
-onnx = pytest.importorskip("onnx", reason="needs onnx: pip install 'face-landmarks[onnx]'")
-pytest.importorskip("onnxscript", reason="needs onnxscript: pip install 'face-landmarks[onnx]'")
-onnxruntime = pytest.importorskip(
-    "onnxruntime", reason="needs onnxruntime: pip install 'face-landmarks[onnx]'"
-)
+onnx = pytest.importorskip("onnx", reason="needs onnx: pip install 'shr-fan[onnx]'")
+pytest.importorskip("onnxscript", reason="needs onnxscript: pip install 'shr-fan[onnx]'")
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install 'shr-fan[onnx]'")
 
 ROOT = Path(__file__).parents[2]
 ASTRONAUT = ROOT / "examples" / "data" / "astronaut.jpg"

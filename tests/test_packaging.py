@@ -1,0 +1,114 @@
+"""The distribution: its name, its description on PyPI, its extras, its lowest versions, its workflows."""
+
+import configparser
+import re
+import shutil
+import subprocess
+import sys
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+import face_landmarks
+
+ROOT = Path(__file__).parents[1]
+SETUP = configparser.ConfigParser()
+SETUP.read(ROOT / "setup.cfg", encoding="utf-8")
+EXTRAS = dict(SETUP["options.extras_require"])
+FOR_DEVELOPERS = {"dev", "docs"}  # tools, of which the newest will do
+
+
+@pytest.fixture(scope="module")
+def metadata(tmp_path_factory):
+    """The metadata that setuptools builds from a copy of what it reads."""
+    place = tmp_path_factory.mktemp("checkout")
+    for name in ("setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, place)
+    shutil.copytree(
+        ROOT / "face_landmarks",
+        place / "face_landmarks",
+        ignore=shutil.ignore_patterns("*.safetensors", "__pycache__"),
+    )
+    out = place / "out"
+    out.mkdir()
+    code = "from setuptools.build_meta import *; prepare_metadata_for_build_wheel(__import__('sys').argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, out],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (built,) = out.glob("*.dist-info/METADATA")
+    return Parser().parsestr(built.read_text(encoding="utf-8"))
+
+
+def test_the_distribution_is_shr_fan_of_this_version(metadata):
+    assert metadata["Name"] == "shr-fan"
+    assert metadata["Version"] == face_landmarks.__version__
+    assert set(metadata.get_all("Provides-Extra")) == set(EXTRAS)
+
+
+def test_the_description_on_pypi_has_no_link_or_picture_of_the_repository(metadata):
+    text = metadata.get_payload()
+    assert text.startswith("# face_landmarks\n") and len(text) > 2000
+    assert re.findall(r"\]\((?!https://)[^)]*\)", text) == []
+    assert "![" not in text and "<" not in text.replace("<br>", "")
+    assert re.search(r"^#+ .*\n+#", text, flags=re.MULTILINE) is None, "a section that lost its text"
+
+
+def test_the_description_says_how_to_install_and_what_the_weights_may_be_used_for(metadata):
+    first_screen = "\n".join(metadata.get_payload().splitlines()[:30])
+    assert "\npip install shr-fan\n" in first_screen
+    assert "research only" in first_screen
+
+
+def test_the_lowest_versions_tested_are_the_lowest_that_setup_allows():
+    lines = SETUP["options"]["install_requires"].splitlines()
+    lines += [
+        line for extra, text in EXTRAS.items() if extra not in FOR_DEVELOPERS for line in text.splitlines()
+    ]
+    lowest = {}
+    for requirement in map(Requirement, filter(None, lines)):
+        (bound,) = [part.version for part in requirement.specifier if part.operator == ">="]
+        assert lowest.setdefault(requirement.name, Version(bound)) == Version(bound), requirement.name
+
+    pins = [line for line in (ROOT / ".github/lowest.txt").read_text().splitlines() if line[:1] != "#"]
+    tested = {}
+    for pin in map(Requirement, pins):
+        (exact,) = pin.specifier
+        assert exact.operator == "=="
+        tested[pin.name] = Version(exact.version)
+    assert tested == lowest
+
+
+PLACES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")]
+PLACES += [path for folder in ("face_landmarks", "examples") for path in (ROOT / folder).rglob("*.py")]
+
+
+def test_every_extra_that_a_message_or_a_page_names_exists():
+    named = set()
+    for path in PLACES:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"face[-_]landmarks\[[a-z]|install face[-_]landmarks", text), path
+        for names in re.findall(r"shr-fan\[([a-z,]+)\]", text):
+            named |= set(names.split(","))
+        named |= set(re.findall(r'import_extra\(\s*"[\w.]+",\s*"(\w+)"', text))
+    assert len(named) >= 5
+    assert named <= set(EXTRAS)
+
+
+def test_the_workflow_tests_the_python_versions_that_setup_names():
+    declared = re.findall(r"Python :: (3\.\d+)", SETUP["metadata"]["classifiers"])
+    (matrix,) = re.findall(r"python: \[(.*)\]", (ROOT / ".github/workflows/test.yml").read_text())
+    assert re.findall(r"3\.\d+", matrix) == declared
+    assert SETUP["options"]["python_requires"] == f">={declared[0]}"
+
+
+def test_the_citation_is_of_this_version():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {face_landmarks.__version__}\n" in text
