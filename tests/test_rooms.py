@@ -94,7 +94,7 @@ def later():
     import_module("face_landmarks.video")
 """
     assert set(imports(source, "benchmarks.readers")) == {
-        "images",
+        "images.__init__",
         "training.losses",
         "aligner",
         "errors",

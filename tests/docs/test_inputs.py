@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiffs import packed_12_bits, tiff
 
 import face_landmarks
 from face_landmarks import FaceAligner, FaceLandmarksError, errors, read_image
@@ -57,6 +59,7 @@ def names(tmp_path):
         **{"np": np, "torch": torch, "Image": Image, "io": io, "FaceAligner": FaceAligner},
         **{"encode": encode, "saved": saved, "closed": closed, "orientation": orientation},
         **{"colour": COLOUR, "gray": COLOUR[:, :, 0], "picture": Image.fromarray(COLOUR)},
+        "tiff12": tiff(packed_12_bits(16 * COLOUR[:, :, 0].astype(int)), COLOUR.shape[:2], 12),
         **{"tensor": torch.from_numpy(COLOUR).permute(2, 0, 1), "folder": tmp_path},
     }
 
@@ -73,7 +76,9 @@ def check(result, work):
 
 
 @pytest.mark.parametrize(("example", "result"), rows("Images", "Arrays and tensors", "PIL images", "Files"))
-def test_images(example, result, names):
+def test_images(example, result, names, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+
     def work():
         pixels = eval(f"read_image({example})", {**names, "read_image": read_image})
         assert pixels.dtype == np.uint8 and (pixels == pixels[0, 0]).all()

@@ -303,7 +303,7 @@ def test_a_truncated_file_is_an_image_error_wherever_it_ends(image_format: str) 
 
 @given(st.binary(max_size=200))
 def test_junk_is_an_image_error(junk: bytes) -> None:
-    with pytest.raises(ImageError, match="bytes, whose format is not known"):
+    with pytest.raises(ImageError, match="bytes, whose format"):
         read_image(b"??" + junk)
 
 
@@ -313,7 +313,7 @@ def test_nothing_is_an_image_error() -> None:
 
 
 def test_postscript_is_not_handed_to_an_interpreter() -> None:
-    with pytest.raises(ImageError, match="format is not known"):
+    with pytest.raises(ImageError, match="whose format, EPS, is not one of photos"):
         read_image(encoded(Image.new("RGB", (2, 2)), "EPS"))
 
 
@@ -422,7 +422,7 @@ def test_a_limit_that_pillow_checks_itself_is_named(
 def test_the_picture_within_an_icon_is_not_decoded() -> None:
     large = Image.new("RGB", (200, 200))
     for image_format in ("ICO", "ICNS"):
-        with pytest.raises(ImageError, match="format is not known"):
+        with pytest.raises(ImageError, match=f"whose format, {image_format}, is not one of photos"):
             read_image(encoded(large.resize((256, 256)), image_format), max_pixels=10)
 
 
@@ -436,7 +436,7 @@ def test_arrays_need_neither_pillow_nor_torch() -> None:
         assert read_image(np.zeros((2, 3), np.uint8)).shape == (2, 3, 3)
         print(sorted({"torch", "PIL", "cv2"} & set(sys.modules)))
     """
-    package = pathlib.Path(__file__).parents[1] / "face_landmarks"
+    package = pathlib.Path(__file__).parents[2] / "face_landmarks"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code, str(package)], capture_output=True, text=True
     )

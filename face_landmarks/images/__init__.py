@@ -1,0 +1,6 @@
+"""Reading images from any source into (H, W, 3) uint8 RGB."""
+
+from face_landmarks.images.arrays import ChannelOrder
+from face_landmarks.images.reading import PHOTO_SUFFIXES, ImageSource, is_one_image, read_image
+
+__all__ = ["PHOTO_SUFFIXES", "ChannelOrder", "ImageSource", "is_one_image", "read_image"]
