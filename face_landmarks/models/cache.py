@@ -1,4 +1,4 @@
-"""The cache folder of downloaded weights: what is in it, whole or damaged."""
+"""The files in the cache folder of downloaded weights: listed, verified, removed."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class CachedFile:
     """A file of this package in the cache folder.
 
     Attributes:
-        path: where it is.
+        path: of the file.
         size: in bytes.
-        sha256: the hash it should have; None for a download that is not complete.
+        sha256: the expected hash; None for an incomplete download.
     """
 
     path: Path
@@ -27,44 +27,72 @@ class CachedFile:
     sha256: str | None
 
     def verify(self) -> bool:
-        """Whether the file is complete and has its hash."""
-        return self.sha256 is not None and sha256_of(self.path.read_bytes()) == self.sha256
+        """Whether the file is complete and has the expected hash.
+
+        Raises:
+            CacheError: the file cannot be read.
+        """
+        if self.sha256 is None:
+            return False
+        try:
+            return sha256_of(self.path.read_bytes()) == self.sha256
+        except OSError as error:
+            raise CacheError(f"{self.path}: expected to read it, got {error.strerror or error}") from error
 
 
 def cached_files() -> list[CachedFile]:
-    """What this package has in the cache folder, complete or begun; other files are not listed."""
+    """This package's files in the cache folder, complete or not; other files are not listed."""
     return [
         CachedFile(path, size_of(path), None if path.suffix == ".part" else sha256)
         for path, sha256 in _own_files()
-        if path.suffix not in (".etag", ".lock")
+        if path.suffix != ".etag"
     ]
 
 
 def clear_cache() -> list[CachedFile]:
-    """Remove what `cached_files` lists, with its traces, and say what it was.
+    """Remove what `cached_files` lists, with its .etag files.
+
+    The empty .lock files stay: a lock file that is removed while a process waits for it no longer keeps
+    two processes from downloading at once.
+
+    Returns:
+        What was removed.
 
     Raises:
-        CacheError: a file cannot be removed.
+        CacheError: a file cannot be removed, or a process is downloading it. The others are removed.
     """
-    files = cached_files()
-    for path, _ in _own_files():
+    from filelock import FileLock, Timeout
+
+    files, problems = cached_files(), []
+    for target in sorted({path.with_name(_weights_name(path)) for path, _ in _own_files()}):
         try:
-            path.unlink(missing_ok=True)
+            with FileLock(f"{target}.lock", timeout=0):
+                for suffix in ("", ".part", ".etag"):
+                    target.with_name(target.name + suffix).unlink(missing_ok=True)
+        except Timeout:
+            problems.append(f"{target}: expected to remove it, got a process that is downloading it")
         except OSError as error:
-            raise CacheError(f"{path}: expected to remove it, got {error.strerror or error}") from error
+            problems.append(f"{target}: expected to remove it, got {error.strerror or error}")
+    if problems:
+        raise CacheError("\n".join(problems))
     return files
 
 
+def _weights_name(path: Path) -> str:
+    """Name of the weights file that this one, or what is left of its download, belongs to."""
+    return re.sub(r"\.(part|etag)$", "", path.name)
+
+
 def _own_files() -> list[tuple[Path, str]]:
-    """Files in the cache folder that this package made or was given, with the hash they belong to."""
+    """Files in the cache folder that belong to this package's downloads, with the expected hash of each."""
     known = {
         file_of(card).name: file_of(card).sha256 for card in known_cards().values() if file_of(card).urls
     }
     files = []
     for path in sorted(cache_folder().glob("*")):
-        name = re.sub(r"\.(part|etag|lock)$", "", path.name)
+        name = _weights_name(path)
         named = re.search(r"-([0-9a-f]{64})(?:\.|$)", name)
         sha256 = known.get(name) or (named and named[1])
-        if sha256 and path.is_file():
+        if sha256 and path.suffix != ".lock" and path.is_file():
             files.append((path, sha256))
     return files

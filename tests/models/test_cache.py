@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from fault_server import FaultServer
+from filelock import FileLock
 from tiny_model import CONTENT, OTHER, register, sha256
 
 from face_landmarks.errors import CacheError, ChecksumError, DownloadError
@@ -179,8 +180,50 @@ def test_the_cache_lists_verifies_and_clears_its_own_files_only(
         part: (3, False),
     }
     assert len(clear_cache()) == 3
-    assert [entry.name for entry in cache.iterdir()] == ["notes.txt"]
-    assert cached_files() == []
+    assert {entry.name for entry in cache.iterdir() if entry.suffix != ".lock"} == {"notes.txt"}
+    assert cached_files() == clear_cache() == []
+
+
+def test_a_file_that_another_process_downloads_is_not_cleared(
+    server: FaultServer, pretrained: Path, cache: Path
+) -> None:
+    path = register(pretrained, server.url())
+    download("tiny")
+    part, other = path.with_name("tiny.bin.part"), cache / f"a-{sha256(OTHER)}.pth"
+    part.write_bytes(CONTENT[:9])
+    other.write_bytes(OTHER)
+    lock = path.with_name("tiny.bin.lock")
+    with FileLock(lock):
+        with pytest.raises(
+            CacheError, match=r"tiny\.bin: expected to remove it, got a process that is download"
+        ):
+            clear_cache()
+        assert path.exists() and part.exists() and lock.exists()
+        assert not other.exists()
+    assert [file.path.name for file in clear_cache()] == ["tiny.bin", "tiny.bin.part"]
+    assert not path.exists() and not part.exists()
+
+
+def test_clearing_never_removes_a_lock_file(server: FaultServer, pretrained: Path) -> None:
+    """A process that waits for the removed file would hold it beside one that made it anew."""
+    path = register(pretrained, server.url())
+    download("tiny")
+    lock = path.with_name("tiny.bin.lock")
+    lock.touch()
+    clear_cache()
+    with FileLock(path.with_name("probe.lock")):
+        removes_its_own = sys.platform == "win32"
+    removes_its_own |= not path.with_name("probe.lock").exists()
+    assert removes_its_own or lock.exists()
+
+
+def test_a_cached_file_that_cannot_be_read_is_named(server: FaultServer, pretrained: Path) -> None:
+    path = register(pretrained, server.url())
+    download("tiny")
+    (file,) = cached_files()
+    path.unlink()
+    with pytest.raises(CacheError, match=r"tiny\.bin: expected to read it, got No such file"):
+        file.verify()
 
 
 @pytest.mark.parametrize(("progress", "shown"), [(None, False), (False, False), (True, True)])
