@@ -1,1 +1,1 @@
-"""What the package needs of the machine: devices, processes, files, optional dependencies; private."""
+"""Private helpers: devices, forked processes, files, optional dependencies."""

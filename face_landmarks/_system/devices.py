@@ -8,17 +8,19 @@ from face_landmarks.errors import InputError
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
-    """The device of this name, proven to be there; CUDA if present, else the CPU, by default.
+    """The device of this name, tested for presence; by default CUDA if present, else the CPU.
 
     Raises:
-        InputError: torch knows no such device, or it is not there.
+        InputError: torch does not know the device, it is not present, or it is MPS, which has no float64.
     """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
+        if chosen.type == "mps":
+            raise NotImplementedError("MPS is not supported, as it has no float64, in which crops are placed")
         if chosen.type != "cpu":
-            torch.zeros(1, device=chosen).cpu()
+            torch.zeros(1, dtype=torch.float32, device=chosen).cpu()
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(

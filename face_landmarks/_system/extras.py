@@ -1,4 +1,4 @@
-"""Optional dependencies: imported where they are used, missed with a word on how to get them."""
+"""Optional dependencies: imported where they are used, with an error that says how to install them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def import_extra(module: str, extra: str, purpose: str) -> Any:
 
     Args:
         module: its full name, e.g. "matplotlib.pyplot".
-        extra: the extra of this package that brings it, e.g. "plot".
+        extra: the extra of this package that installs it, e.g. "plot".
         purpose: what needs it, in the plural, e.g. "plots".
 
     Raises:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 from face_landmarks.errors import FaceLandmarksError, WriteError
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Raise what the system says against writing to a path as a WriteError."""
+    """Raise a WriteError where the block fails to write to a path.
+
+    Raises:
+        WriteError: an OSError was raised in the block, or the path has a null byte.
+    """
     try:
+        if "\0" in str(path):
+            raise WriteError(f"{str(path)!r}: expected a place to write to, got a path with a null byte")
         yield
     except FaceLandmarksError:
         raise
@@ -26,18 +32,20 @@ def writing(path: Path) -> Iterator[None]:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside a file, which takes the file's place when the block ends.
 
-    Readers find the old file or the new one, whole; a block that fails leaves the old one, and nothing
-    beside it. What is no regular file, such as a pipe or /dev/null, is written to directly.
+    Readers find the old file or the new one, whole. A block that fails leaves the old one, and no
+    temporary file. A path that is not a regular file, such as a pipe or /dev/null, is written to directly.
 
     Raises:
-        WriteError: the file cannot be written.
+        WriteError: the file cannot be written, or the path is a folder.
     """
     with writing(path):
+        if path.is_dir():
+            raise WriteError(f"{path}: expected a file to write to, got a folder")
         if path.exists() and not path.is_file():
             yield path
             return
         target = Path(os.path.realpath(path))  # a link stays a link
-        temporary = target.parent / f".{os.getpid()}-{threading.get_ident()}.tmp"
+        temporary = target.parent / f".{uuid4().hex}.tmp"
         try:
             yield temporary
             os.replace(temporary, target)
@@ -47,11 +55,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
-    """Write a file in one step, so that readers find the old one or the new one; see `replacing`.
+    """Write a file so that readers find the old one or the new one, whole; see `replacing`.
 
     Args:
         path: the file; its folder must exist.
-        content: a string is written as UTF-8.
+        content: what to write; a string is encoded as UTF-8.
 
     Raises:
         WriteError: the file cannot be written.
@@ -61,7 +69,7 @@ def write_whole(path: Path, content: bytes | str) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, and those above it, unless it is there.
+    """Make a folder and its parents; an existing folder is left as it is.
 
     Raises:
         WriteError: it cannot be made.
@@ -71,7 +79,7 @@ def make_folder(folder: Path) -> None:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, 0 if there is none."""
+    """Size of a file in bytes; 0 if it does not exist."""
     try:
         return path.stat().st_size
     except OSError:
@@ -79,7 +87,7 @@ def size_of(path: Path) -> int:
 
 
 def remove(*paths: Path) -> None:
-    """Remove files as far as that can be done."""
+    """Remove files, ignoring those that are missing or cannot be removed."""
     for path in paths:
         with suppress(OSError):
             path.unlink()

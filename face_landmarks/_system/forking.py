@@ -1,4 +1,4 @@
-"""Forked processes: torch's threads stay behind in the parent, and a child would wait for them for ever."""
+"""Forked processes: torch's threads exist in the parent only, and a child would wait for them for ever."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _process = os.getpid()
 
 
 def settle_threads() -> None:
-    """In a process that was forked since the package was imported, compute on one thread.
+    """Set torch to one thread in a process that was forked after the package was imported.
 
-    So do the workers of torch's DataLoader. It is done once: who knows better may call
-    `torch.set_num_threads` afterwards.
+    The workers of torch's DataLoader do the same. It is done once per process, so a later call of
+    `torch.set_num_threads` is respected.
     """
     global _process
     if _process != os.getpid():

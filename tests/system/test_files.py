@@ -1,4 +1,4 @@
-"""Files: the old one or the new one, whole, and one error for what cannot be written."""
+"""Files are written whole or not at all, and what cannot be written is one kind of error."""
 
 from __future__ import annotations
 
@@ -7,75 +7,83 @@ from pathlib import Path
 
 import pytest
 
-from face_landmarks import WriteError
-from face_landmarks._system.files import make_folder, replacing, write_whole, writing
+from face_landmarks._system.files import make_folder, remove, replacing, size_of, write_whole, writing
+from face_landmarks.errors import InputError, WriteError
 
 
-def test_a_file_is_written_whole_and_alone(tmp_path: Path) -> None:
-    write_whole(tmp_path / "a", "gräulich")
-    write_whole(tmp_path / "a", b"new")
-    assert (tmp_path / "a").read_bytes() == b"new"
-    assert os.listdir(tmp_path) == ["a"]
-
-
-def test_a_reader_sees_the_old_file_until_the_block_ends(tmp_path: Path) -> None:
-    path = tmp_path / "a"
-    path.write_text("old")
+def test_a_file_is_replaced_when_the_block_ends(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_whole(path, "old")
     with replacing(path) as temporary:
         temporary.write_text("new")
         assert path.read_text() == "old" and temporary.parent == tmp_path
     assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, OSError(28, "No space left on device")])
-def test_a_block_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path, error: type[Exception]) -> None:
-    path = tmp_path / "a"
-    path.write_text("old")
-    kind = WriteError if isinstance(error, OSError) else error
-    with pytest.raises(kind), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise error
-    assert path.read_text() == "old" and os.listdir(tmp_path) == ["a"]
+def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_whole(path, "old")
+    for error in (ValueError, KeyboardInterrupt, InputError):
+        with pytest.raises(error), replacing(path) as temporary:
+            temporary.write_text("half")
+            raise error
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_link_stays_a_link_and_its_file_is_replaced(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("old")
-    (tmp_path / "link").symlink_to("file")
-    write_whole(tmp_path / "link", "new")
-    assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_text() == "new"
+def test_two_files_of_a_folder_are_written_at_once(tmp_path: Path) -> None:
+    a, b = tmp_path / "a.txt", tmp_path / "b.txt"
+    with replacing(a) as first, replacing(b) as second:
+        first.write_text("a")
+        second.write_text("b")
+    assert (a.read_text(), b.read_text()) == ("a", "b")
+    long = tmp_path / ("n" * 250)
+    write_whole(long, "long names leave no room for a suffix")
+    assert size_of(long) == 37
 
 
-@pytest.mark.skipif(os.name != "posix", reason="needs pipes with a name")
-def test_what_is_no_regular_file_is_written_to_and_not_replaced(tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    write_whole(pipe, b"through")
-    assert os.read(reader, 10) == b"through" and pipe.is_fifo()
-    os.close(reader)
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    target, link = tmp_path / "target.txt", tmp_path / "link.txt"
+    write_whole(target, "old")
+    link.symlink_to(target)
+    write_whole(link, b"new")
+    assert link.is_symlink() and target.read_bytes() == b"new"
 
 
-def test_a_name_as_long_as_the_system_takes_is_written(tmp_path: Path) -> None:
-    write_whole(tmp_path / ("n" * 251 + ".pts"), b"")
-    assert len(os.listdir(tmp_path)) == 1
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX pipes")
+def test_what_is_no_file_is_written_to_directly(tmp_path: Path) -> None:
+    write_whole(Path(os.devnull), "nothing")
+    assert not Path(os.devnull).is_file()
 
 
-def test_what_cannot_be_written_is_one_error_that_names_the_path(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    for write in (
-        lambda: write_whole(tmp_path / "none" / "a", b""),
-        lambda: write_whole(tmp_path / "file" / "a", b""),
-        lambda: write_whole(tmp_path, b""),
-        lambda: make_folder(tmp_path / "file" / "folder"),
+def test_what_cannot_be_written_is_one_kind_of_error(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    for path, reason in (
+        (tmp_path / "missing" / "a.txt", "No such file"),
+        (file / "a.txt", "Not a directory"),
+        (tmp_path, "got a folder"),
+        (tmp_path / "a\0b.txt", "null byte"),
+        (tmp_path / ("n" * 300), "too long"),
     ):
-        with pytest.raises(WriteError, match=f"{tmp_path}.*: expected a place to write to, got "):
-            write()
-    message = "a: expected a place to write to, got Permission denied"
-    with pytest.raises(WriteError, match=message), writing(Path("a")):
-        raise PermissionError(13, "Permission denied")
+        with pytest.raises(WriteError, match=reason):
+            write_whole(path, "content")
+    for folder, reason in (
+        (file, "File exists"),
+        (file / "in", "Not a directory"),
+        (tmp_path / "\0", "null byte"),
+    ):
+        with pytest.raises(WriteError, match=reason):
+            make_folder(folder)
+    assert list(tmp_path.iterdir()) == [file]
 
 
-def test_a_folder_is_made_with_those_above_it_or_is_there(tmp_path: Path) -> None:
-    for _ in range(2):
-        make_folder(tmp_path / "a" / "b")
-    assert (tmp_path / "a" / "b").is_dir()
+def test_our_own_errors_pass_through() -> None:
+    with pytest.raises(InputError, match="mine"), writing(Path("a")):
+        raise InputError("mine")
+
+
+def test_removing_ignores_what_is_not_there(tmp_path: Path) -> None:
+    remove(tmp_path / "missing", tmp_path)
+    assert tmp_path.is_dir() and size_of(tmp_path / "missing") == 0

@@ -1,0 +1,33 @@
+"""Devices: present ones are chosen, others refused; optional packages named with their extra."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from face_landmarks._system.devices import choose_device
+from face_landmarks._system.extras import import_extra
+from face_landmarks.errors import InputError, MissingDependencyError
+
+
+def test_the_default_is_the_best_that_is_present() -> None:
+    assert choose_device(None).type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert choose_device("cpu") == choose_device(torch.device("cpu")) == torch.device("cpu")
+
+
+@pytest.mark.parametrize("device", ["meta", "tpu", "cuda:99", "cpu:x", 3.5, ["cpu"]])
+def test_another_device_is_refused(device: object) -> None:
+    with pytest.raises(InputError, match="device: expected one that is present"):
+        choose_device(device)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("device", ["mps", "mps:0", torch.device("mps")])
+def test_mps_is_named_as_not_supported(device: object) -> None:
+    with pytest.raises(InputError, match="MPS is not supported"):
+        choose_device(device)  # type: ignore[arg-type]
+
+
+def test_a_missing_package_is_named_with_its_extra() -> None:
+    with pytest.raises(MissingDependencyError, match=r"plots need nosuchpackage, pip install .*\[plot\]"):
+        import_extra("nosuchpackage.plots", "plot", "plots")
+    assert import_extra("os.path", "plot", "plots").sep
