@@ -7,14 +7,14 @@ Convention:
 
         image    the photo, in its own pixels
         crop     the square the network sees, e.g. 256 x 256 pixels
-        heatmap  the grid the network answers on, e.g. 64 x 64 cells
+        heatmap  the grid of the network's output, e.g. 64 x 64 cells
 
     Resizing by s maps x to (x + 0.5) s - 0.5, so crop x = 4 (heatmap x + 0.5) - 0.5:
 
         crop     0   1   2   3   4   5   6   7   8 ...
         heatmap       0               1            ...      cell 0 is centred at crop pixel 1.5
 
-    Half pixels are written in this file and nowhere else.
+    Half-pixel offsets occur in this file only.
 """
 
 from __future__ import annotations
@@ -31,26 +31,25 @@ from torch.nn import functional as F
 from face_landmarks._system.forking import settle_threads
 from face_landmarks.errors import InputError
 
-# MTCNN's face box, forehead to chin, in units of the tight box around the 68 landmarks: the medians
+# MTCNN's face box, from forehead to chin, in units of the tight box around the 68 landmarks: the medians
 # that examples/lab/measure_boxes.py prints for the 300-W training crops, made symmetric in x.
 _FACE_BOX = (0.01, -0.337, 0.99, 0.978)
 
-# Faces are cut out one by one from photos of any size; a crop may lie anywhere, also outside.
-_BORDER = 2  # pixels around a crop's footprint that bilinear sampling can touch
-_LARGEST_BLOCK = 1024  # beyond it a crop takes in 2 ** 17 pixels of photo, and OpenCV's sums overflow
+_BORDER = 2  # pixels around a crop's footprint that bilinear sampling can read
+_LARGEST_BLOCK = 1024  # beyond it, where a crop covers 2 ** 17 pixels of photo, OpenCV's sums overflow
 
 
 def boxes_from_landmarks(landmarks: ArrayLike) -> NDArray[np.float32]:
-    """Face boxes, forehead to chin as a detector gives them, from 68-point landmarks.
+    """Face boxes like a detector's, from forehead to chin, from landmarks that include jaw and eyebrows.
 
     Args:
-        landmarks: (N, K, 2) x y in pixels, jaw to eyebrows.
+        landmarks: (N, K, 2) x y in pixels.
 
     Returns:
         (N, 4) x0 y0 x1 y1 in pixels.
 
     Raises:
-        InputError: another shape, or a coordinate that is not finite.
+        InputError: another shape, or a coordinate that is not a finite number.
     """
     points = np.asarray(landmarks, dtype=np.float64)
     if points.ndim != 3 or points.shape[1] < 2 or points.shape[2] != 2:
@@ -69,15 +68,15 @@ def crop_matrices(
     crop_shift: float = 0.0,
     rolls: Tensor | None = None,
 ) -> Tensor:
-    """The similarity that takes each face box to its square crop, in which the face is upright.
+    """The similarity from the image to each face's square crop, in which the face is upright.
 
     Args:
         boxes: (N, 4) x0 y0 x1 y1 in image pixels.
         crop_size: side of the crop in crop pixels.
         crop_scale: side of the crop's footprint, in units of box width + height.
         crop_shift: how far below the box's centre the footprint's centre lies, in box heights.
-        rolls: (N,) radians by which each box, and the face in it, is turned about the box's centre,
-            clockwise as seen on the screen; none by default.
+        rolls: (N,) rotation of each box and its face about the box's centre, in radians, clockwise on the
+            screen; zero by default.
 
     Returns:
         image_to_crop: (N, 3, 3) float64.
@@ -97,22 +96,22 @@ def crop_matrices(
 
 
 def quarter_turned(boxes: Tensor) -> Tensor:
-    """The same places as boxes of faces that lie on their side: width and height trade places, (N, 4)."""
-    corner, opposite = torch.split(boxes.double(), 2, dim=1)  # half of the smallest float32 box is no float32
+    """Boxes (N, 4) of the same centres with width and height exchanged, for faces turned by a quarter."""
+    corner, opposite = torch.split(boxes.double(), 2, dim=1)  # half of the smallest float32 box needs float64
     centre, half = (corner + opposite) / 2, (opposite - corner) / 2
     return torch.cat((centre - half.flip(1), centre + half.flip(1)), dim=1)
 
 
 def upright_boxes(landmarks: Tensor, eyes: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Face boxes from landmarks that reach from jaw to eyebrows, turned as the faces are.
+    """Face boxes and their rotation in the image plane, from landmarks that include jaw and eyebrows.
 
-    Two directions tell how a face is turned: from its right eye to its left, and from its eyes to
-    its middle. In profile the first is short, for a face that looks up or down the second; their
-    sum, the latter turned by a quarter, holds in both cases.
+    Two directions give the rotation: from the right eye to the left, and from the eyes to the mean of
+    all landmarks. The first is short in profile, the second in a face that is tilted up or down. Their sum,
+    with the second turned by a quarter, is reliable in both cases.
 
     Args:
         landmarks: (N, K, 2) x y in pixels.
-        eyes: the landmarks of the right eye and those of the left.
+        eyes: indices of the landmarks of the right eye and of the left.
 
     Returns:
         boxes (N, 4) and rolls (N,) in radians, as `crop_matrices` takes them.
@@ -129,11 +128,11 @@ def upright_boxes(landmarks: Tensor, eyes: Sequence[Sequence[int]]) -> tuple[Ten
 
 
 def similarity(scale: Tensor, rotation: Tensor, source_centre: Tensor, target_centre: Tensor) -> Tensor:
-    """Matrices that scale and rotate about source_centre and carry it to target_centre.
+    """Matrices that scale and rotate about source_centre and move it to target_centre.
 
     Args:
         scale: (B,) target pixels per source pixel.
-        rotation: (B,) radians, clockwise as seen on the screen (x right, y down).
+        rotation: (B,) radians, clockwise on the screen (x right, y down).
         source_centre: (B, 2).
         target_centre: (B, 2).
 
@@ -152,18 +151,18 @@ def similarity(scale: Tensor, rotation: Tensor, source_centre: Tensor, target_ce
 def resize_matrix(scale: float) -> Tensor:
     """source_to_resized, (3, 3) float64, of a resize by this factor: x to (x + 0.5) s - 0.5."""
     half = (scale - 1) / 2
-    return torch.tensor([[scale, 0.0, half], [0.0, scale, half], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    return _matrix([[scale, 0.0, half], [0.0, scale, half], [0.0, 0.0, 1.0]])
 
 
 def mirror_matrix(width: int) -> Tensor:
     """source_to_mirrored, (3, 3) float64, of an image this many pixels wide."""
-    return torch.tensor([[-1.0, 0.0, width - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    return _matrix([[-1.0, 0.0, width - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
 
 
 def transform_points(source_to_target: Tensor, points: Tensor) -> Tensor:
-    """Points (..., K, 2) of the source frame, in the target frame: (..., K, 2), same dtype.
+    """Points (..., K, 2) of the source frame in the target frame: (..., K, 2), same dtype.
 
-    The arithmetic is float64 inside: near x = 2000 a half-precision float steps by whole pixels.
+    The arithmetic is in float64.
     """
     matrix = source_to_target.double()
     linear, offset = matrix[..., :2, :2], matrix[..., None, :2, 2]
@@ -176,30 +175,30 @@ def warp(
     crop_size: int,
     device: torch.device | None = None,
 ) -> Tensor:
-    """Cut crops straight from the photo at subpixel positions, smoothed where they shrink it.
+    """Cut crops from photos at subpixel positions, with smoothing where a crop is smaller than its footprint.
 
-    A footprint larger than the crop is first averaged over whole blocks of pixels, so that fine
-    texture of a large face turns to grey instead of aliasing; then bilinear sampling places it.
-    What lies outside the photo is black. Only each face's own footprint is read, so memory does
-    not grow with the photo, and only that goes to the device, as bytes.
+    The footprint of a crop is the part of the photo that it shows. A footprint larger than the crop is
+    first averaged over blocks of pixels, so that fine texture turns to grey instead of aliasing. Then it is
+    sampled bilinearly. Outside the photo is black. Only the footprints are read and moved to the device,
+    as bytes, so memory does not grow with the photo.
 
     Args:
-        photos: the photo of all crops, or of each its own; (H, W, 3) uint8.
+        photos: one photo for all crops, or one for each; (H, W, 3) uint8.
         image_to_crop: (N, 3, 3) float64 similarities, on the CPU.
         crop_size: side of a crop in pixels.
-        device: where to sample; the CPU by default.
+        device: the device to sample on; the CPU by default.
 
     Returns:
         (N, 3, crop_size, crop_size) float32 in [0, 1], on the device.
     """
     settle_threads()
     if not len(image_to_crop):
-        return torch.empty(0, 3, crop_size, crop_size, device=device)
+        return torch.empty(0, 3, crop_size, crop_size, dtype=torch.float32, device=device or "cpu")
     if isinstance(photos, np.ndarray):
         photos = [photos] * len(image_to_crop)
     crop_to_image = image_to_crop.inverse()
     edge = crop_size - 0.5
-    corners = torch.tensor([[-0.5, -0.5], [edge, -0.5], [edge, edge], [-0.5, edge]], dtype=torch.float64)
+    corners = _matrix([[-0.5, -0.5], [edge, -0.5], [edge, edge], [-0.5, edge]])
     footprints = transform_points(crop_to_image, corners).numpy()  # (N, 4, 2)
     shrinks = torch.linalg.det(image_to_crop[:, :2, :2]).abs().rsqrt().tolist()  # image pixels per crop pixel
     patches, patch_to_image = [], []
@@ -214,17 +213,22 @@ def warp(
     stack = np.zeros((len(patches), 3, rows, columns), np.uint8)
     for place, patch in zip(stack, patches, strict=True):
         place[:, : patch.shape[0], : patch.shape[1]] = patch.transpose(2, 0, 1)
-    pixels = torch.from_numpy(stack).to(device).float().div_(255)
-    crop_to_patch = torch.tensor(patch_to_image, dtype=torch.float64).inverse() @ crop_to_image
+    pixels = torch.from_numpy(stack).to(device or "cpu").float().div_(255)
+    crop_to_patch = _matrix(patch_to_image).inverse() @ crop_to_image
     return sample(pixels, crop_to_patch, crop_size)
+
+
+def _matrix(rows: Sequence[object]) -> Tensor:
+    """Numbers as a float64 tensor on the CPU, whatever torch's defaults are."""
+    return torch.tensor(rows, dtype=torch.float64, device="cpu")
 
 
 def _patch(
     image: NDArray[np.uint8], footprint: NDArray[np.float64], block: int
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """What sampling may touch, shrunk by whole blocks: where it starts, x y, and its pixels.
+    """The pixels that sampling may read, averaged over blocks, and the x y of the first before averaging.
 
-    A footprint that misses the image gives one black pixel.
+    A footprint outside the image gives one black pixel.
     """
     size = np.array(image.shape[1::-1])  # (W, H)
     border = _BORDER * block
@@ -237,7 +241,7 @@ def _patch(
 
 
 def _block_mean(patch: NDArray[np.uint8], block: int) -> NDArray[np.uint8]:
-    """Average whole blocks; where the patch ends inside a block, the rest of the block is black."""
+    """Averages over blocks; a block that the patch covers in part is black in the rest."""
     height, width = patch.shape[:2]
     means = np.empty((-(-height // block), -(-width // block), 3), np.uint8)
     for rows in _whole_and_rest(height, block):
@@ -252,7 +256,7 @@ def _block_mean(patch: NDArray[np.uint8], block: int) -> NDArray[np.uint8]:
 
 
 def _whole_and_rest(length: int, block: int) -> list[slice]:
-    """The part of an axis that whole blocks cover, and what is left of it; neither is empty."""
+    """The part of an axis in whole blocks, and the rest; an empty part is omitted."""
     whole = length - length % block
     return [part for part in (slice(0, whole), slice(whole, length)) if part.start < part.stop]
 

@@ -1,4 +1,4 @@
-"""Landmarks to heatmaps and back, without rounding either way.
+"""Landmarks to heatmaps and back, without rounding in either direction.
 
     cell            0       1       2       3       4
                     |-------|-------|-------|-------|
@@ -8,7 +8,7 @@
 
 Convention:
     Heatmap coordinates have cell centres at integers, so x = 0 is the centre of the first
-    column. All functions are batched over any leading axes, device agnostic and free of loops.
+    column. All functions accept any leading axes and any device, and contain no loops.
 
 Reference:
     Bulat, Sanchez, Tzimiropoulos. Subpixel Heatmap Regression for Facial Landmark Localization.
@@ -35,13 +35,13 @@ def encode_heatmaps(
     *,
     rounded: bool = False,
 ) -> Tensor:
-    """Draw a Gaussian of height 1 about each landmark, at its unrounded position.
+    """Draw a Gaussian of height 1 centred on each landmark's unrounded position.
 
     Args:
         points: (..., K, 2) x y in heatmap cells; may lie outside the heatmap.
         size: (H, W) of the heatmaps in cells.
         sigma: standard deviation in cells.
-        rounded: snap the centre to a cell first, as older methods do; for comparison only.
+        rounded: round the centre to a cell first, as older methods do; for comparison only.
 
     Returns:
         (..., K, H, W) float32.
@@ -54,8 +54,8 @@ def encode_heatmaps(
     centres = points.round() if rounded else points
     centres = centres.float()
     height, width = size
-    columns = torch.arange(width, device=points.device)
-    rows = torch.arange(height, device=points.device)
+    columns = torch.arange(width, dtype=torch.int64, device=points.device)
+    rows = torch.arange(height, dtype=torch.int64, device=points.device)
     # A 2D Gaussian is the outer product of two 1D ones.
     across = torch.exp(-((columns - centres[..., :1]) ** 2) / (2 * sigma**2))  # (..., K, W)
     down = torch.exp(-((rows - centres[..., 1:]) ** 2) / (2 * sigma**2))  # (..., K, H)
@@ -69,20 +69,20 @@ def decode_heatmaps(
     temperature: float = 10.0,
     method: DecodeMethod = "local-soft-argmax",
 ) -> tuple[Tensor, Tensor]:
-    """Read each heatmap's landmark back at subpixel precision.
+    """Find the landmark in each heatmap, at subpixel precision.
 
     Methods:
-        local-soft-argmax: softmax(temperature * h) over a window x window neighbourhood of the
-            largest cell, then the expected cell. The paper's decoder; differentiable.
+        local-soft-argmax: mean cell position weighted by softmax(temperature * h) over a
+            window x window neighbourhood of the largest cell. The paper's decoder; differentiable.
         soft-argmax: the same over the whole heatmap.
         argmax: the largest cell.
-        quarter: argmax moved a quarter of a cell towards its larger neighbour, as FAN does.
-        log-parabola: the peak of a parabola through the logarithms around the argmax (DARK).
+        quarter: argmax, moved a quarter of a cell towards the larger neighbour on each axis, as in FAN.
+        log-parabola: the maximum of a parabola fitted to the logarithms around the argmax (DARK).
 
     Args:
         heatmaps: (..., K, H, W) of any floating type; decoded in float32.
-        window: odd side of the neighbourhood in cells. Cells beyond the border have no weight.
-        temperature: the softmax's tau.
+        window: odd side of the neighbourhood in cells. Cells outside the heatmap have no weight.
+        temperature: tau of the softmax.
         method: one of the above.
 
     Returns:
@@ -104,16 +104,16 @@ def decode_heatmaps(
 
 
 def _largest_cell(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
-    """Height (..., K) and place (..., K, 2), whole x y, of each heatmap's maximum."""
+    """Height (..., K) and integer position (..., K, 2), x y, of each heatmap's maximum."""
     width = heatmaps.shape[-1]
     scores, index = heatmaps.flatten(-2).max(dim=-1)
     return scores, torch.stack((index % width, index // width), dim=-1)
 
 
 def _neighbourhood(heatmaps: Tensor, peak: Tensor, window: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Values (..., K, d, d) around the peak, the cells' x y (..., K, d, d, 2), and which exist."""
+    """Values (..., K, d, d) around the peak, the cells' x y (..., K, d, d, 2), and which are inside."""
     height, width = heatmaps.shape[-2:]
-    reach = torch.arange(window, device=heatmaps.device) - window // 2
+    reach = torch.arange(window, dtype=torch.int64, device=heatmaps.device) - window // 2
     x = (peak[..., 0:1] + reach).unsqueeze(-2).expand(*peak.shape[:-1], window, window)
     y = (peak[..., 1:2] + reach).unsqueeze(-1).expand(*peak.shape[:-1], window, window)
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
@@ -132,8 +132,10 @@ def _local_soft_argmax(heatmaps: Tensor, peak: Tensor, window: int, temperature:
 def _soft_argmax(heatmaps: Tensor, peak: Tensor, window: int, temperature: float) -> Tensor:
     height, width = heatmaps.shape[-2:]
     weights = (temperature * heatmaps).flatten(-2).softmax(dim=-1).view(heatmaps.shape)
-    x = weights.sum(dim=-2) @ torch.arange(width, device=weights.device, dtype=weights.dtype)
-    y = weights.sum(dim=-1) @ torch.arange(height, device=weights.device, dtype=weights.dtype)
+    columns = torch.arange(width, dtype=torch.int64, device=weights.device)
+    rows = torch.arange(height, dtype=torch.int64, device=weights.device)
+    x = (weights.sum(dim=-2) * columns).sum(dim=-1)  # no matrix product: autocast would round it
+    y = (weights.sum(dim=-1) * rows).sum(dim=-1)
     return torch.stack((x, y), dim=-1)
 
 
@@ -158,7 +160,7 @@ def _log_parabola(heatmaps: Tensor, peak: Tensor, window: int, temperature: floa
     curve_x, curve_y = right - 2 * middle + left, below - 2 * middle + above
     mixed = (logs[..., 2, 2] - logs[..., 2, 0] - logs[..., 0, 2] + logs[..., 0, 0]) / 4
     determinant = curve_x * curve_y - mixed**2
-    # Newton's step on the log-heatmap; only a true maximum with all its neighbours has one.
+    # Newton's step on the log-heatmap, only at a maximum whose neighbours are all inside.
     peaked = (determinant > 0) & (curve_x < 0) & inside.flatten(-2).all(dim=-1)
     dx = (mixed * slope_y - curve_y * slope_x) / determinant
     dy = (mixed * slope_x - curve_x * slope_y) / determinant

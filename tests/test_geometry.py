@@ -11,10 +11,12 @@ from face_landmarks.geometry import (
     boxes_from_landmarks,
     crop_matrices,
     mirror_matrix,
+    quarter_turned,
     resize_matrix,
     sample,
     similarity,
     transform_points,
+    upright_boxes,
     warp,
 )
 
@@ -161,3 +163,125 @@ def test_sampling_half_a_pixel_further_averages_neighbours():
     shift[0, 0, 2] = 0.5
     row = sample(pixels, shift, 4)[0, 0, 1]
     torch.testing.assert_close(row, torch.tensor([0.5, 0.5, 0.0, 0.0]), atol=1e-6, rtol=0)
+
+
+def test_a_shrunk_photo_fades_to_black_where_its_edge_cuts_a_block():
+    white = np.full((90, 90, 3), 255, np.uint8)  # 22 blocks of 4 pixels and half a block, both ways
+    size = 25
+    crop_to_image = torch.tensor([[[4.0, 0, 1.5], [0, 4.0, 1.5], [0, 0, 1]]], dtype=torch.float64)
+    crop = warp(white, crop_to_image.inverse(), size)[0, 0]
+    inside, half, outside = crop[:22, :22], crop[:22, 22], crop[:22, 23:]
+    assert float(inside.min()) > 1 - 1e-3 and float(outside.max()) < 1e-3
+    torch.testing.assert_close(half, torch.full_like(half, 0.5), atol=3e-3, rtol=0)
+    torch.testing.assert_close(crop[22, :22], half, atol=3e-3, rtol=0)
+    assert float(crop[22, 22]) == pytest.approx(0.25, abs=3e-3)
+
+
+@pytest.mark.parametrize("offset", range(4))
+def test_brightness_is_kept_wherever_blocks_begin(offset):
+    photo = np.zeros((120, 160, 3), np.uint8)
+    photo[40 + offset : 80 + offset, 60 + offset : 110 + offset] = 200
+    boxes = torch.tensor([[10.0, 5.0, 150.0, 110.0]])
+    matrix = crop_matrices(boxes, 32, 0.6)
+    area = float(torch.linalg.det(matrix[0, :2, :2]))
+    assert float(warp(photo, matrix, 32)[0, 0].sum()) == pytest.approx(40 * 50 * 200 / 255 * area, rel=0.01)
+
+
+def test_a_crop_takes_each_colour_to_its_own_channel():
+    photo = np.zeros((20, 30, 3), np.uint8)
+    photo[:] = (10, 20, 30)
+    crop = warp(photo, crop_matrices(torch.tensor([[5.0, 5.0, 15.0, 15.0]]), 8, 0.5), 8)
+    assert (255 * crop[0].mean(dim=(1, 2))).round().tolist() == [10, 20, 30]
+
+
+def test_crops_of_several_photos_are_each_from_their_own():
+    photos = [np.full((40 + n, 30 + n, 3), 50 * n, np.uint8) for n in (1, 2, 3)]
+    boxes = torch.tensor([[5.0, 5.0, 15.0, 15.0], [2.0, 9.0, 20.0, 19.0], [4.0, 4.0, 5.0, 5.0]])
+    crops = warp(photos, crop_matrices(boxes, 8, 0.5), 8)
+    assert (255 * crops[:, 0, 4, 4]).round().tolist() == [50, 100, 150]
+
+
+def test_a_box_of_a_lying_face_has_width_and_height_exchanged():
+    boxes = torch.tensor([[10.0, 20.0, 30.0, 80.0], [0.0, 0.0, 5.0, 1.0]])
+    turned = quarter_turned(boxes)
+    assert turned.tolist() == [[-10, 40, 50, 60], [2, -2, 3, 3]]
+    assert quarter_turned(turned).tolist() == boxes.tolist()
+
+
+def upright_face(n=1):
+    """(n, 68, 2): eyes level, the other landmarks around and below; 100 wide, 120 high."""
+    random = np.random.default_rng(3)
+    points = random.uniform((-50, -40), (50, 80), (68, 2))
+    points[:4] = (-50, 0), (50, 0), (0, -40), (0, 80)
+    points[36:42], points[42:48] = (-20, 0), (20, 0)
+    rest = np.r_[:36, 48:68]
+    points[rest, 0] -= points[:, 0].mean() * len(points) / len(rest)  # the mean lies straight below the eyes
+    return torch.from_numpy(np.repeat(points[None], n, axis=0))
+
+
+EYES = (range(36, 42), range(42, 48))
+
+
+def turned_by(degrees, points, centre=(200.0, 300.0)):
+    angle = torch.tensor([math.radians(degrees)], dtype=torch.float64)
+    zero = torch.zeros(1, 2, dtype=torch.float64)
+    turn = similarity(
+        torch.ones(1, dtype=torch.float64), angle, zero, torch.tensor([centre], dtype=torch.float64)
+    )
+    return transform_points(turn, points)
+
+
+@pytest.mark.parametrize("degrees", [0, 20, -35, 90, 135, 179, -90])
+def test_a_turned_face_has_the_box_of_the_upright_one_and_its_roll(degrees):
+    face = upright_face()
+    boxes, rolls = upright_boxes(turned_by(degrees, face), EYES)
+    assert math.degrees(rolls[0]) == pytest.approx(degrees, abs=1e-6)
+    plain = torch.from_numpy(boxes_from_landmarks(face.numpy())).double()
+    sides = boxes[:, 2:] - boxes[:, :2]
+    torch.testing.assert_close(sides, plain[:, 2:] - plain[:, :2], atol=1e-3, rtol=0)
+    centre = turned_by(degrees, ((plain[:, :2] + plain[:, 2:]) / 2)[:, None])[:, 0]
+    torch.testing.assert_close((boxes[:, :2] + boxes[:, 2:]) / 2, centre, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("degrees", [0, 40, -120])
+def test_the_roll_of_a_profile_is_told_by_the_line_from_the_eyes_down(degrees):
+    face = upright_face()
+    face[..., 0] *= 0.02  # seen from the side, the eyes lie on each other
+    face[:, 36:42] += torch.tensor([0.0, 1.0])  # and their line means nothing
+    face[:, 42:48] -= torch.tensor([0.0, 1.0])
+    _, rolls = upright_boxes(turned_by(degrees, face), EYES)
+    assert math.degrees(rolls[0]) == pytest.approx(degrees, abs=8)
+
+
+@pytest.mark.parametrize("degrees", [0, 40, -120])
+def test_the_roll_of_a_face_that_looks_up_is_told_by_the_line_through_the_eyes(degrees):
+    face = upright_face()
+    face[..., 1] *= 0.02
+    face[:, 48:, 0] += 3  # so short a line down is easily bent
+    _, rolls = upright_boxes(turned_by(degrees, face), EYES)
+    assert math.degrees(rolls[0]) == pytest.approx(degrees, abs=8)
+
+
+def test_a_roll_turns_the_crop_with_the_face():
+    """What lies at the face's right is at the crop's right, whatever the roll."""
+    box = torch.tensor([[90.0, 80.0, 110.0, 120.0]])
+    for degrees in (0.0, 30.0, 90.0, 180.0):
+        roll = torch.tensor([math.radians(degrees)], dtype=torch.float64)
+        matrix = crop_matrices(box, 64, 0.5, 0.25, roll)
+        right = torch.tensor([[[math.cos(roll[0]), math.sin(roll[0])]]], dtype=torch.float64)
+        down = torch.tensor([[[-math.sin(roll[0]), math.cos(roll[0])]]], dtype=torch.float64)
+        centre = torch.tensor([[[100.0, 100.0]]], dtype=torch.float64)
+        middle = torch.full((1, 1, 2), 31.5, dtype=torch.float64)
+        scale = 64 / 30
+        found = transform_points(
+            matrix, torch.cat([centre + 10 * down, centre + 10 * down + 3 * right], dim=1)
+        )
+        expected = torch.cat([middle, middle + torch.tensor([3 * scale, 0.0])], dim=1)
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+def test_more_channels_than_colours_are_sampled():
+    pixels = torch.rand(2, 5, 7, 9, generator=torch.Generator().manual_seed(0))
+    shift = torch.eye(3, dtype=torch.float64).repeat(2, 1, 1)
+    shift[:, 0, 2], shift[:, 1, 2] = 2, 1  # target (x, y) shows source (x + 2, y + 1)
+    torch.testing.assert_close(sample(pixels, shift, 3), pixels[:, :, 1:4, 2:5], atol=1e-5, rtol=0)

@@ -1,4 +1,4 @@
-"""Model cards: how a model is used, and what it is worth."""
+"""Model cards: how a model is used, and what it scores."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ _Card = TypeVar("_Card", "ModelCard", "WeightsFile", "Calibration")
 
 @dataclass(frozen=True)
 class Calibration:
-    """What turns the heights of a model's peaks into expected errors; see `confidence`.
+    """Converts the peak heights of a model's heatmaps into expected errors; see `confidence`.
+
+    With d = 1 / height - 1 for each landmark, and log d averaged over the face, the expected error is
+    scale * exp(own * log d + face * mean log d).
 
     Attributes:
-        scale: (K,) expected error of each landmark at a peak of one half, in crop pixels.
-        own: power of the landmark's own doubt.
-        face: power of the mean doubt of its face.
+        scale: (K,) expected error of each landmark where d = 1 (a peak of one half), in crop pixels.
+        own: exponent of the landmark's own d.
+        face: exponent of the geometric mean of d over the face.
     """
 
     scale: tuple[float, ...]
@@ -32,11 +35,13 @@ class Calibration:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scale", tuple(self.scale))
+        if not all(math.isfinite(power) for power in (self.own, self.face)):
+            raise WeightsFormatError(f"calibration: expected finite powers, got {self.own}, {self.face}")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FrozenMapping(Mapping[str, Any]):
-    """A mapping that cannot be changed and has a hash; it equals a dict of the same items.
+    """A mapping that is immutable and hashable; it equals a dict of the same items.
 
     Attributes:
         pairs: its items, in order.
@@ -62,28 +67,30 @@ class FrozenMapping(Mapping[str, Any]):
 
 @dataclass(frozen=True)
 class ModelCard:
-    """Everything needed to use a model, and to judge it; it cannot be changed, and has a hash.
+    """What is needed to use a model, and how it was made and measured; immutable and hashable.
 
     Attributes:
         name: the model's name, e.g. "shr-fan-68-fast".
         summary: what it is, in one sentence.
         licence: of the weights, not of this package's code.
         layout: name of the landmark layout, e.g. "ibug-68".
-        network: its shape.
+        network: shape of the network.
         format: keys of the state dict: "native", this package's own; "fan", those of the
             published FAN models.
         crop_scale: side of the square crop, in units of the face box's width + height.
-        crop_shift: how far the crop's centre lies below the box's, in box heights.
+        crop_shift: distance of the crop's centre below the box's centre, in box heights.
         window: side of the decoder's window, in heatmap cells.
         temperature: of the decoder's softmax.
         offset: (x, y) of predicted minus true position, in crop pixels; subtracted after decoding.
-        lean: how far to the right the training labels lie of what a mirror-symmetric predictor
-            finds, in inter-ocular distances; 0 where it is unknown.
-        training_data: what the weights were trained on.
-        command: what trained them.
-        scores: measured results, by benchmark and metric; a dict that is given is copied and frozen.
-        file: where the weights are; None inside the file itself, which cannot hold its own hash.
-        calibration: of the expected errors, on held-out faces; None where none was made.
+        lean: mean offset of the training labels to the right (+x) of the landmarks of a predictor that
+            treats an image and its mirror image alike, in inter-ocular distances; 0.008 in 300-W.
+            Averaging with the mirror image removes it, and `FaceAligner(flip=True)` adds it again. 0 where
+            it was not measured.
+        training_data: the data that the weights were trained on.
+        command: the command that trained them.
+        scores: measured results, by benchmark and metric; the given dict is copied and frozen.
+        file: the weights file; None in the card inside that file, which cannot contain its own hash.
+        calibration: of the expected errors, from held-out faces; None where it was not measured.
     """
 
     name: str
@@ -110,6 +117,7 @@ class ModelCard:
         words = (self.name, self.summary, self.licence, self.layout, self.training_data, self.command)
         numbers = (self.crop_scale, self.crop_shift, self.temperature, self.lean, *self.offset)
         self._expect(all(isinstance(word, str) for word in words), "words", "strings", words)
+        self._expect(isinstance(self.scores, Mapping), "scores", "a mapping", self.scores)
         self._expect(self.layout in LAYOUTS, "layout", f"one of {', '.join(LAYOUTS)}", self.layout)
         landmarks = len(LAYOUTS[self.layout])
         found = getattr(self.network, "landmarks", self.network)
@@ -131,7 +139,7 @@ class ModelCard:
             raise WeightsFormatError(f"card of {self.name}: {field}: expected {expected}, got {got!r}")
 
     def to_dict(self) -> dict[str, Any]:
-        """The card as JSON-able values; `from_dict` reads it back."""
+        """The card as values that JSON can represent; `from_dict` reads it back."""
         values = {**dataclasses.asdict(self), "scores": _thaw(self.scores)}
         return {k: v for k, v in values.items() if k not in ("file", "calibration") or v is not None}
 
@@ -140,37 +148,43 @@ class ModelCard:
         """Read a card.
 
         Raises:
-            WeightsFormatError: a key is missing or unknown, or a value is impossible.
+            WeightsFormatError: a key is missing or unknown, or a value is invalid.
         """
         if not isinstance(values, Mapping):
             return _from_dict(cls, values)
         parts = {"file": WeightsFile, "calibration": Calibration}
-        given: dict[str, Any] = {k: _from_dict(kind, values[k]) for k, kind in parts.items() if values.get(k)}
+        given: dict[str, Any] = {
+            k: _from_dict(kind, values[k]) for k, kind in parts.items() if values.get(k) is not None
+        }
         if "network" in values:
             given["network"] = _network(values.get("name"), values["network"])
         return _from_dict(cls, {**values, **given})
 
 
 def _freeze(value: Any) -> Any:
-    """JSON-able values as immutable ones, all the way down."""
+    """Values that JSON can represent, as immutable ones at every level."""
     if isinstance(value, Mapping):
         return FrozenMapping(tuple((key, _freeze(inner)) for key, inner in value.items()))
     if isinstance(value, (list, tuple)):
         return tuple(map(_freeze, value))
     if value is None or isinstance(value, (str, int, float)):
         return value
-    raise WeightsFormatError(f"scores: expected values that JSON has, got {type(value).__name__}")
+    raise WeightsFormatError(f"scores: expected values that JSON can represent, got {type(value).__name__}")
 
 
 def _thaw(value: Any) -> Any:
-    """What `_freeze` was given, as dicts and lists of the caller's own."""
+    """The reverse of `_freeze`: new dicts and lists."""
     if isinstance(value, Mapping):
         return {key: _thaw(inner) for key, inner in value.items()}
     return list(map(_thaw, value)) if isinstance(value, tuple) else value
 
 
 def _network(card: object, values: Mapping[str, Any]) -> HourglassConfig:
-    """The shape of a card's network, which must be one that this version can build."""
+    """The shape of a card's network.
+
+    Raises:
+        WeightsFormatError: this version cannot build such a network.
+    """
     try:
         return HourglassConfig(**values)
     except (TypeError, InputError) as error:

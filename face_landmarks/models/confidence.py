@@ -1,18 +1,18 @@
-"""How far off a landmark is likely to be, from how high its heatmap peaks.
+"""The expected error of a landmark, from the peak height of its heatmap.
 
-A network trained by squared error answers with the mean of the targets it holds possible. Gaussian
-targets of variance s², spread by a doubt of variance v about where the landmark is, have a mean of
-peak height h = s² / (s² + v), so the doubt can be read back:
+A network trained with squared error predicts the mean of the possible targets. Gaussian targets of
+variance s² about a position of variance v have a mean whose peak height is h = s² / (s² + v), so v
+follows from h:
 
     h           0.95    0.9     0.8     0.5
     v / s²      0.05    0.11    0.25    1.0        v / s² = 1 / h - 1
 
-and the expected distance grows as a power of it, near one half. How steep and how large it is, and
-how much a face that is doubtful as a whole adds to each of its landmarks, is fitted on held-out faces.
+The expected distance grows as a power of d = v / s², with an exponent near one half. The exponent, the
+scale, and the effect of the face's mean log d on each of its landmarks are fitted on held-out faces.
 
 Convention:
-    Errors are distances, modelled as a Rayleigh distribution (two independent normal errors, x and
-    y) of the expected error as mean; `coverage_radius` gives its quantiles.
+    Errors are distances, modelled by a Rayleigh distribution (independent normal errors in x and y)
+    whose mean is the expected error; `coverage_radius` gives its quantiles.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from torch import Tensor
 from face_landmarks.errors import InputError
 from face_landmarks.models.card import Calibration
 
-_LOWEST, _HIGHEST = 0.02, 0.98  # peaks beyond are noise, or as good as certain
-_SMALLEST_ERROR = 1e-3  # crop pixels; keeps a landmark that happens to be exact from mattering more
+_LOWEST, _HIGHEST = 0.02, 0.98  # peak heights are clipped to this range: noise below, no further gain above
+_SMALLEST_ERROR = 1e-3  # crop pixels; bounds the logarithm where an error is zero
 
 
 def expected_errors(landmark_scores: Tensor, calibration: Calibration) -> Tensor:
-    """Expected distance from the truth, in crop pixels: (..., K) peak heights -> (..., K)."""
-    own, face = _doubts(landmark_scores)
+    """Expected distance from the true position, in crop pixels: (..., K) peak heights -> (..., K)."""
+    own, face = _log_variances(landmark_scores)
     scale = landmark_scores.new_tensor(calibration.scale)
     return scale * (calibration.own * own + calibration.face * face).exp()
 
 
 def coverage_radius(share: float) -> float:
-    """Radius, in expected errors, that holds this share of the landmarks: 1.20 for 0.68, 1.95 for 0.95.
+    """Radius that contains this share of the landmarks, in expected errors: 1.20 for 0.68, 1.95 for 0.95.
 
     Raises:
-        InputError: a share that is not between 0 and 1.
+        InputError: the share is not between 0 and 1.
     """
     if not 0 < share < 1:
         raise InputError(f"share: expected a number between 0 and 1, got {share}")
@@ -48,27 +48,27 @@ def coverage_radius(share: float) -> float:
 
 
 def fit_calibration(landmark_scores: Tensor, errors: Tensor) -> Calibration:
-    """Fit on held-out faces: the most likely calibration if errors are spread exponentially.
+    """Fit a calibration on held-out faces: the most likely one if errors have an exponential distribution.
 
-    That likelihood makes the mean right, over all and within each landmark, whatever the spread
-    really is, and is convex.
+    This likelihood is convex, and its maximum has the right mean error, over all landmarks and for each,
+    whatever the true distribution.
 
     Args:
         landmark_scores: (N, K) peak heights.
-        errors: (N, K) distances from the truth, in crop pixels.
+        errors: (N, K) distances from the true position, in crop pixels.
 
     Raises:
-        InputError: arrays of other shapes, or no face.
+        InputError: arrays of different shapes, or no face.
     """
     if landmark_scores.ndim != 2 or landmark_scores.shape != errors.shape or not len(errors):
         raise InputError(
             "landmark_scores, errors: expected the same shape (N, K) with a face, got "
             f"{tuple(landmark_scores.shape)}, {tuple(errors.shape)}"
         )
-    own, face = _doubts(landmark_scores.double())
+    own, face = _log_variances(landmark_scores.double())
     observed = errors.double().clamp_min(_SMALLEST_ERROR)
     log_scale = observed.mean(dim=0).log().requires_grad_()  # (K,)
-    powers = torch.tensor([0.5, 0.0], dtype=torch.float64, requires_grad=True)
+    powers = torch.tensor([0.5, 0.0], dtype=torch.float64, device=own.device, requires_grad=True)
     optimiser = torch.optim.LBFGS([log_scale, powers], max_iter=500, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
@@ -83,7 +83,7 @@ def fit_calibration(landmark_scores: Tensor, errors: Tensor) -> Calibration:
     return Calibration(scale, round(float(powers[0].detach()), 4), round(float(powers[1].detach()), 4))
 
 
-def _doubts(landmark_scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Logarithm of each landmark's doubt (..., K), and its mean over the face (..., 1)."""
+def _log_variances(landmark_scores: Tensor) -> tuple[Tensor, Tensor]:
+    """The logarithm of d of each landmark (..., K), and its mean over the face (..., 1)."""
     own = (1 / landmark_scores.clamp(_LOWEST, _HIGHEST) - 1).log()
     return own, own.mean(dim=-1, keepdim=True)

@@ -17,12 +17,12 @@ from face_landmarks.models.card import ModelCard
 from face_landmarks.models.hourglass import HourglassConfig
 from face_landmarks.models.weights_file import WeightsFile
 
-# Classic FAN targets are Gaussians of 1.75 cells, read well by the default decoder.
+# FAN was trained with Gaussian targets of 1.75 cells, which the default decoder reads well.
 #
-# The offset is DERIVED, NOT MEASURED: no face has been scored with it. Training read one-based
-# labels as if they were zero-based and cut its 256 px crops from 360 px of the photo: one photo
-# pixel, less the half that pixel centres account for, is 0.36 crop pixels. Mirrored training cancels
-# it in x. To measure it: `face-landmarks evaluate --model 2dfan4` prints the mean signed error.
+# The offset is DERIVED, NOT MEASURED: no face has been scored with it. Training took one-based labels
+# for zero-based ones and cut its 256 px crops from 360 px of the photo: one photo pixel, less the half
+# pixel of the pixel centres, is 0.36 crop pixels. Mirrored training images cancel it in x. To measure
+# it: `face-landmarks evaluate --model 2dfan4` prints the mean signed error.
 FAN_CARD = ModelCard(
     name="2dfan4",
     summary=(
@@ -54,21 +54,23 @@ FAN_CARD = ModelCard(
 
 
 def convert_fan_state_dict(state: Mapping[str, Tensor], config: HourglassConfig) -> dict[str, Tensor]:
-    """The published 2DFAN-4 weights under this module's names.
+    """The published FAN weights under the names of `hourglass`.
 
-    The published file is older than torch 0.4.1 and does not count the batches its norms have
-    seen; no prediction depends on that count, and it is entered as 0.
+    The published file was written before torch 0.4.1 and lacks the number of batches that each norm
+    has seen. Predictions do not depend on it; it is set to 0.
 
     Args:
-        state: the published state dict, keys like "m0.b2_4.bn1.weight".
-        config: the network it is for; norm "before".
+        state: the published state dict, with keys like "m0.b2_4.bn1.weight".
+        config: of the network, with norm "before".
 
     Returns:
-        The same tensors. A key that FAN does not have keeps its name, for `check_state_dict` to find.
+        The same tensors. A key that FAN does not have keeps its name, and `check_state_dict` reports it.
     """
     converted = {_fan_name(name, config.depth) or name: value for name, value in state.items()}
     norms = [name.removesuffix("running_mean") for name in converted if name.endswith(".running_mean")]
-    return {f"{norm}num_batches_tracked": torch.tensor(0) for norm in norms} | converted
+    return {
+        f"{norm}num_batches_tracked": torch.tensor(0, dtype=torch.int64, device="cpu") for norm in norms
+    } | converted
 
 
 _FAN_STEM = {"conv1": "conv", "bn1": "bn", "conv2": "block1", "conv3": "block2", "conv4": "block3"}
@@ -80,7 +82,7 @@ _FAN_BLOCK = {"b1": "skip", "b2": "down", "b3": "up"}
 
 
 def _fan_name(name: str, depth: int) -> str | None:
-    """FAN's key under our names; None if FAN has no such key."""
+    """Our name of FAN's key; None if FAN has no such key."""
     module, _, rest = name.partition(".")
     rest = rest.replace("downsample.", "project.")
     if module in _FAN_STEM:

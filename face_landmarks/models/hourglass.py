@@ -1,4 +1,4 @@
-"""The landmark network: a stack of hourglasses, each predicting one heatmap per landmark.
+"""The landmark network: a stack of hourglasses, each of which predicts one heatmap per landmark.
 
 References:
     Bulat, Tzimiropoulos. How far are we from solving the 2D & 3D face alignment problem?
@@ -8,7 +8,7 @@ References:
     BMVC 2021. https://arxiv.org/abs/2111.02360  (section 4: the same network, continuous heatmaps)
 
     Zhang. Making Convolutional Networks Shift-Invariant Again. ICML 2019.
-    https://arxiv.org/abs/1904.11486  (pooling that smooths before it takes every second cell)
+    https://arxiv.org/abs/1904.11486  (pooling that smooths before it subsamples)
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ class HourglassConfig:
 
     Attributes:
         landmarks: K, heatmaps predicted by every stack.
-        stacks: S, hourglasses one after the other, each refining the last one's heatmaps.
-        features: channels of an hourglass; the stem works with a quarter and a half of them.
-        depth: times an hourglass halves its resolution.
+        stacks: S, hourglasses in sequence, each refining the heatmaps of the one before.
+        features: channels of an hourglass; the stem has a quarter and a half of them.
+        depth: number of times an hourglass halves its resolution.
         crop_size: side of the square input, in pixels.
         heatmap_size: side of the square output, in cells; a quarter of the crop.
-        norm: "before", BN-ReLU-conv as FAN has it; "after", conv-BN-ReLU, where every
-            batch norm folds into the convolution before it.
-        stem_pool: how the stem halves its resolution; "average" as FAN does, over 2 x 2 cells; "blur",
-            over 4 x 4 with binomial weights, which follows a crop that moves by half a cell better.
+        norm: "before", BN-ReLU-conv as in FAN; "after", conv-BN-ReLU, where each batch norm can be
+            merged into the convolution before it.
+        stem_pool: how the stem halves its resolution: "average", over 2 x 2 cells as in FAN; "blur", over
+            4 x 4 with binomial weights, so that the heatmaps change less where a crop moves by half a cell.
     """
 
     landmarks: int = 68
@@ -123,8 +123,8 @@ class ConvNorm(nn.Sequential):
 class FoldableResidual(nn.Module):
     """The same block with each norm after its convolution: (B, C, H, W) -> (B, D, H, W).
 
-    Nothing stands between a convolution and its norm, so at inference the norm is a scale of
-    the convolution's weights (`fold_batch_norms`) and costs nothing.
+    Each norm directly follows a convolution, so for inference `fold_batch_norms` merges it into the
+    convolution's weights, at no cost.
     """
 
     foldable = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
@@ -150,9 +150,9 @@ class FoldableResidual(nn.Module):
 
 
 class BlurPool(nn.Sequential):
-    """Half the resolution, smoothed first: (B, C, H, W) -> (B, C, H/2, W/2), centred as average pooling is.
+    """Smooth, then halve the resolution: (B, C, H, W) -> (B, C, H/2, W/2), centred as average pooling is.
 
-    Three averages of two cells one after the other weigh four cells by 1, 3, 3, 1.
+    Three averages of two cells in sequence weight four cells by 1, 3, 3, 1.
     """
 
     def __init__(self) -> None:
@@ -160,7 +160,7 @@ class BlurPool(nn.Sequential):
 
 
 class Hourglass(nn.Module):
-    """One hourglass: (B, C, H, W) -> (B, C, H, W), seeing the whole face at its waist."""
+    """One hourglass: (B, C, H, W) -> (B, C, H, W). At its lowest resolution it covers the whole face."""
 
     def __init__(self, depth: int, channels: int, block: type[nn.Module]) -> None:
         super().__init__()
@@ -178,7 +178,7 @@ class Hourglass(nn.Module):
 
 
 class Stack(nn.Module):
-    """An hourglass with its head: features in, features and heatmaps out."""
+    """An hourglass with its head: (B, C, H, W) -> features (B, C, H, W) and heatmaps (B, K, H, W)."""
 
     foldable = (("conv", "bn"),)
 
@@ -205,8 +205,8 @@ class Stack(nn.Module):
 class StackedHourglass(nn.Module):
     """The landmark network: crops (B, 3, 4H, 4W), RGB in [0, 1] -> heatmaps (B, K, H, W).
 
-    In `forward` only the last stack's heatmaps are returned; `forward_stacks` gives them all,
-    for the intermediate supervision of training.
+    `forward` returns the heatmaps of the last stack; `forward_stacks` those of every stack, for the
+    intermediate supervision of training.
     """
 
     foldable = (("conv", "bn"),)
@@ -242,7 +242,7 @@ class StackedHourglass(nn.Module):
 
 
 def complexity(config: HourglassConfig) -> tuple[int, int]:
-    """What a network of this shape weighs and costs: parameters, and multiply-adds of its convolutions."""
+    """Size and cost of a network of this shape: parameters, and multiply-adds of its convolutions."""
     with torch.device("meta"):  # shapes without memory
         network = StackedHourglass(config).eval()
         crop = torch.empty(1, 3, config.crop_size, config.crop_size)
@@ -263,13 +263,17 @@ def _conv3x3(channels_in: int, channels_out: int) -> nn.Conv2d:
     return nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
 
 
-def fold_batch_norms(network: nn.Module) -> nn.Module:
-    """A copy for inference in which every norm right after a convolution is part of it.
+def fold_batch_norms(network: nn.Module, *, in_place: bool = False) -> nn.Module:
+    """A copy for inference in which each norm that follows a convolution is merged into it.
 
-    The outputs stay the same up to float32 rounding. With `norm="after"` no norm is left; with
-    `norm="before"`, FAN's order, only those of the stem and the heads fold.
+    The outputs stay the same up to float32 rounding. With `norm="after"` no norm remains; with
+    `norm="before"`, FAN's order, only those of the stem and the heads are merged.
+
+    Args:
+        network: any module whose parts name their pairs of convolution and norm in `foldable`.
+        in_place: change and return the network itself.
     """
-    folded = copy.deepcopy(network).eval()
+    folded = (network if in_place else copy.deepcopy(network)).eval()
     for module in folded.modules():
         for conv, norm in getattr(module, "foldable", ()):
             fused = fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm))

@@ -1,4 +1,4 @@
-"""The models known by name: the package's own, and the published FAN."""
+"""The models with a name: the package's own, and the published FAN."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 import json
 from pathlib import Path
 
-from face_landmarks.errors import UnknownModelError, WeightsFormatError
+from face_landmarks.errors import InputError, UnknownModelError, WeightsFormatError
 from face_landmarks.models.card import ModelCard
 from face_landmarks.models.fan import FAN_CARD
 from face_landmarks.models.weights_file import WeightsFile
@@ -15,12 +15,12 @@ PRETRAINED = Path(__file__).with_name("pretrained")
 
 
 def list_models() -> list[str]:
-    """Names of all models; `get_card` tells more of each."""
+    """Names of all models; `get_card` describes each."""
     return sorted(known_cards())
 
 
 def embedded_models() -> list[str]:
-    """Names of the models that come with the package and need no network."""
+    """Names of the models that are part of the package and need no download."""
     return [name for name, card in sorted(known_cards().items()) if not file_of(card).urls]
 
 
@@ -29,7 +29,10 @@ def get_card(name: str) -> ModelCard:
 
     Raises:
         UnknownModelError: no model has this name.
+        InputError: the name is not a string.
     """
+    if not isinstance(name, str):
+        raise InputError(f"model: expected a name, got {name!r}")
     cards = known_cards()
     try:
         return cards[name]
@@ -44,16 +47,16 @@ def get_card(name: str) -> ModelCard:
 
 
 def known_cards() -> dict[str, ModelCard]:
-    """Every model's card, by name.
+    """The card of each model, by name.
 
     Raises:
-        WeightsFormatError: a card of the package is damaged.
+        WeightsFormatError: a card in the package is damaged.
     """
     cards = [FAN_CARD]
     for path in PRETRAINED.glob("*.json"):
         try:
             cards.append(ModelCard.from_dict(json.loads(path.read_text(encoding="utf-8"))))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise WeightsFormatError(f"{path}: expected a model card in JSON, got: {error}") from error
     return {card.name: card for card in cards}
 
@@ -62,7 +65,7 @@ def file_of(card: ModelCard) -> WeightsFile:
     """The weights file of a card.
 
     Raises:
-        WeightsFormatError: the card names none.
+        WeightsFormatError: the card has none.
     """
     if card.file is None:
         raise WeightsFormatError(f"card of {card.name}: file: expected the weights file, got none")

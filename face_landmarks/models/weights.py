@@ -1,7 +1,6 @@
-"""State dicts with their cards: read from wherever a model is, and saved.
+"""State dicts with their cards: loaded by name, from a file or from a URL, and saved.
 
-A model is a name, a file or a URL. Its card says how to use it, its hash what it is; where the
-bytes come from is the business of `downloads`.
+A card states how to use a model, and its hash identifies the file; `downloads` gets the bytes.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class LandmarkModel:
     """A landmark network and the card that says how to use it.
 
     Attributes:
-        card: layout, crop rule and decoder settings.
+        card: layout, crop rule, decoder settings.
         network: crops (B, 3, crop_size, crop_size) in [0, 1] -> heatmaps (B, K, H, W).
     """
 
@@ -53,16 +52,19 @@ def load_model(model: str | os.PathLike[str] = "shr-fan-68", *, sha256: str | No
 
     Raises:
         UnknownModelError: no such name.
-        WeightsError: the weights cannot be had, are damaged, or do not fit their card.
+        WeightsError: the weights cannot be found or downloaded, are damaged, or do not fit their card.
+        InputError: another type of model, or sha256 is missing or malformed.
     """
     settle_threads()
     card, state = load_weights(model, sha256=sha256)
-    network = StackedHourglass(card.network)
+    with torch.device("meta"):  # shapes alone: the weights come with the state
+        network = StackedHourglass(card.network)
     if card.format == "fan":
         state = convert_fan_state_dict(state, card.network)
     check_state_dict(card, state, {name: value.shape for name, value in network.state_dict().items()})
-    network.load_state_dict(state, strict=True)
-    return LandmarkModel(card, fold_batch_norms(network))
+    state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+    network.load_state_dict(state, strict=True, assign=True)
+    return LandmarkModel(card, fold_batch_norms(network, in_place=True))
 
 
 def load_weights(
@@ -71,23 +73,25 @@ def load_weights(
     sha256: str | None = None,
     progress: bool | None = None,
 ) -> tuple[ModelCard, dict[str, Tensor]]:
-    """A model's card and state dict, on the CPU, from wherever they can be had.
+    """A model's card and state dict, on the CPU.
 
     Args:
         model: a name; a local file (.safetensors with its card inside, or a .pth, .pt
             or .pth.tar state dict with the keys of FAN); or an https URL of such a file.
-        sha256: full hash the file must have; required for a URL.
+        sha256: full hash that the file must have; required for a URL.
         progress: show a bar on stderr while downloading; by default if stderr is a terminal.
 
     Returns:
-        The card, always with `file` filled, and the state dict as stored, keys in `card.format`.
+        The card, with `file` filled in, and the state dict as stored, its keys in `card.format`.
 
     Raises:
-        UnknownModelError: neither a model's name, nor a file, nor a URL.
-        WeightsError: one of its children says what is wrong with which file, and what to do.
-        InputError: sha256 is missing or malformed.
+        UnknownModelError: neither the name of a model, nor a file, nor a URL.
+        WeightsError: a subclass; the message states the file, its fault, and what to do.
+        InputError: another type of model, or sha256 is missing or malformed.
     """
-    if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
+    if not isinstance(model, (str, os.PathLike)):
+        raise InputError(f"model: expected a name, a path or a URL, got {type(model).__name__}")
+    if sha256 is not None and not (isinstance(sha256, str) and re.fullmatch("[0-9a-fA-F]{64}", sha256)):
         raise InputError(f"sha256: expected 64 hexadecimal digits, got {sha256!r}")
     sha256 = sha256 and sha256.lower()
 
@@ -103,7 +107,7 @@ def load_weights(
 
 
 def download(model: str, *, progress: bool | None = None) -> Path:
-    """Make sure that a model's file is on this machine, whole, and say where.
+    """Download a model's file unless it is on this machine, and return its path.
 
     Raises:
         UnknownModelError: no model has this name.
@@ -119,7 +123,7 @@ def check_state_dict(
     state: Mapping[str, Tensor],
     expected_shapes: Mapping[str, Sequence[int]],
 ) -> None:
-    """Compare a state dict with what the card's network needs.
+    """Raise unless a state dict has the tensors that the card's network needs.
 
     Raises:
         WeightsFormatError: a tensor is missing, unknown, or of another shape.
@@ -136,7 +140,7 @@ def check_state_dict(
         file = card.file and (
             f"\n  url       {' '.join(card.file.urls) or 'none'}"
             f"\n  file      {card.file.name}, {card.file.size} bytes, sha256 {card.file.sha256}"
-            "\n  by hand   the file is whole, but of another network: name its own model, or mend its card"
+            "\n  by hand   the file is whole, but of another network: use its own model, or correct its card"
         )
         raise WeightsFormatError(
             f"{card.name}: expected the {len(expected_shapes)} tensors of the card's network "
@@ -147,7 +151,7 @@ def check_state_dict(
 
 
 def _file_behind(url: str, sha256: str) -> WeightsFile:
-    """A URL's file, named in the cache after the URL and the hash."""
+    """The file of a URL; its name in the cache is made of the URL and the hash."""
     name = re.sub(r"[^\w.-]", "_", re.split(r"[?#]", url)[0].rsplit("/", 1)[-1])
     suffix = next(filter(name.endswith, _SUFFIXES), "")
     return WeightsFile(f"{name.removesuffix(suffix)}-{sha256}{suffix}", sha256, urls=(url,))
@@ -165,12 +169,12 @@ def _local(path: Path, sha256: str | None) -> tuple[Place, bytes]:
     file = WeightsFile(path.name, sha256 or found, len(data))
     place = Place(path.name, file, path, "get the file again and compare its sha256")
     if file.sha256 != found:
-        raise place.failure(ChecksumError, "the file is not the one asked for", data)
+        raise place.failure(ChecksumError, "the file has another hash than the one given", data)
     return place, data
 
 
 def _read(place: Place, data: bytes, card: ModelCard | None = None) -> tuple[ModelCard, dict[str, Tensor]]:
-    """Card and state dict out of verified bytes; without a card the file must tell its own."""
+    """Card and state dict from verified bytes; without a given card the file must contain one."""
     read = _read_safetensors if data[8:9] == b"{" else _read_pickle  # a safetensors header is JSON
     card, state = read(place, data, card)
     return replace(card, file=replace(place.file, size=len(data))), state
@@ -183,22 +187,24 @@ def _read_safetensors(
     from safetensors.torch import load
 
     try:
-        state = load(data)
+        with torch.device("cpu"):
+            state = load(data)
         if card is None:
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
             card = ModelCard.from_dict(json.loads(header["__metadata__"]["card"]))
     except KeyError:
         problem = "expected a model card in the file's metadata (save_weights puts it there), got none"
         raise place.failure(WeightsFormatError, problem, data) from None
-    except (SafetensorError, ValueError, WeightsFormatError) as error:
+    except (SafetensorError, ValueError, RecursionError, WeightsFormatError) as error:
         raise place.failure(WeightsFormatError, f"not a safetensors model: {error}", data) from error
     return card, state
 
 
 def _read_pickle(place: Place, data: bytes, card: ModelCard | None) -> tuple[ModelCard, dict[str, Tensor]]:
     try:
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception:  # torch raises whatever a damaged file makes it; its advice is to trust the file
+        with torch.device("cpu"):
+            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception:  # a damaged file can raise anything; torch's own message advises to trust the file
         problem = "not a plain state dict of tensors, so it was refused; nothing in it was run"
         raise place.failure(WeightsFormatError, problem, data) from None
     if not (
@@ -215,15 +221,15 @@ def _read_pickle(place: Place, data: bytes, card: ModelCard | None) -> tuple[Mod
 
 
 def save_weights(path: str | os.PathLike[str], state: Mapping[str, Tensor], card: ModelCard) -> ModelCard:
-    """Write a .safetensors file that carries its own card; the same input gives the same bytes.
+    """Write a .safetensors file that contains its card; the same input gives the same bytes.
 
     Args:
-        path: the file; replaced in one step, so a reader finds the old or the new one, whole.
-        state: tensors in the type they are to be stored in, e.g. half precision.
+        path: the file; readers find the old or the new one, whole.
+        state: tensors in the type to store them in, e.g. half precision.
         card: the model's card.
 
     Returns:
-        The card with `file` filled in, as it belongs in the registry.
+        The card with `file` filled in, as the registry needs it.
 
     Raises:
         InputError: the path does not end in .safetensors.

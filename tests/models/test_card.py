@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +45,12 @@ def test_a_card_survives_json() -> None:
         ({"file": {"name": "a"}}, "missing \\['sha256'\\]"),
         ({"file": {"name": "a", "sha256": "11f355bf06"}}, "64 hex digits"),
         ({"file": "a"}, "expected a mapping, got str"),
+        ({"file": ""}, "expected a mapping, got str"),
+        ({"file": {}}, "missing \\['name', 'sha256'\\]"),
+        ({"scores": [1]}, "scores: expected a mapping"),
+        ({"calibration": {"scale": [1.0] * 68, "own": "x", "face": 0.5}}, "right types"),
+        ({"calibration": {"scale": [1.0] * 68, "own": math.nan, "face": 0.5}}, "expected finite powers"),
+        ({"calibration": {"scale": 1.0, "own": 0.5, "face": 0.5}}, "right types"),
     ],
 )
 def test_an_impossible_card_is_refused_by_field(change: dict[str, Any], message: str) -> None:
@@ -119,7 +126,9 @@ def test_scores_read_as_the_dict_they_were_given_as() -> None:
 
 
 def test_scores_that_json_does_not_have_are_refused() -> None:
-    with pytest.raises(WeightsFormatError, match="scores: expected values that JSON has, got ndarray"):
+    with pytest.raises(
+        WeightsFormatError, match="scores: expected values that JSON can represent, got ndarray"
+    ):
         card(scores={"NME": np.zeros(2)})
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from face_landmarks.errors import UnknownModelError
+from face_landmarks.errors import InputError, UnknownModelError
 from face_landmarks.models.registry import embedded_models, get_card
 from face_landmarks.models.weights import load_weights
 from face_landmarks.models.weights_file import cache_folder
@@ -34,6 +34,12 @@ def test_an_embedded_model_is_known_only_when_it_is_there(pretrained: Path) -> N
 def test_an_unknown_name_lists_the_known_ones_and_guesses() -> None:
     with pytest.raises(UnknownModelError, match="2dfan4.*got '2dfan5' \\(did you mean '2dfan4'\\?\\)"):
         load_weights("2dfan5")
+
+
+@pytest.mark.parametrize("name", [None, 5, ["shr-fan-68"], Path("shr-fan-68")])
+def test_a_name_is_a_string(name: object) -> None:
+    with pytest.raises(InputError, match="model: expected a name, got"):
+        get_card(name)  # type: ignore[arg-type]
 
 
 def test_embedded_models_load_with_every_socket_closed(monkeypatch: pytest.MonkeyPatch) -> None:

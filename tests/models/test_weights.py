@@ -14,8 +14,9 @@ from tiny_model import CONTENT, OTHER, STATE, fan_state, sha256
 from tiny_model import tiny_card as card
 
 from face_landmarks.errors import ChecksumError, InputError, WeightsError, WeightsFormatError, WriteError
+from face_landmarks.models.hourglass import HourglassConfig, StackedHourglass
 from face_landmarks.models.registry import embedded_models, get_card, list_models
-from face_landmarks.models.weights import check_state_dict, download, load_weights, save_weights
+from face_landmarks.models.weights import check_state_dict, download, load_model, load_weights, save_weights
 from face_landmarks.models.weights_file import WeightsFile
 
 
@@ -164,3 +165,49 @@ def test_a_state_dict_of_another_network_is_explained() -> None:
         assert fact in str(caught.value)
     with pytest.raises(WeightsFormatError, match="and 4 more"):
         check_state_dict(card(), {}, {f"layer{n}": (1,) for n in range(9)})
+
+
+@pytest.mark.parametrize("model", [None, 5, b"shr-fan-68", ["shr-fan-68"]])
+def test_a_model_is_a_name_a_path_or_a_url(model: object) -> None:
+    with pytest.raises(InputError, match="model: expected a name, a path or a URL, got"):
+        load_weights(model)  # type: ignore[arg-type]
+
+
+def test_a_hash_is_a_string() -> None:
+    with pytest.raises(InputError, match="sha256: expected 64 hexadecimal digits, got 5"):
+        load_weights("shr-fan-68", sha256=5)  # type: ignore[arg-type]
+
+
+def test_a_card_of_endless_depth_is_refused(tmp_path: Path, pretrained: Path) -> None:
+    from safetensors.torch import save
+
+    deep = "[" * 100_000
+    (tmp_path / "a.safetensors").write_bytes(save(STATE, {"card": deep}))
+    with pytest.raises(WeightsFormatError, match="not a safetensors model"):
+        load_weights(tmp_path / "a.safetensors")
+    (pretrained / "deep.json").write_text(deep)
+    with pytest.raises(WeightsFormatError, match=r"deep\.json: expected a model card in JSON"):
+        list_models()
+
+
+def test_a_loaded_network_has_the_stored_weights_in_float32(tmp_path: Path) -> None:
+    shape = HourglassConfig(stacks=1, features=16, depth=1, crop_size=32, heatmap_size=8, norm="after")
+    torch.manual_seed(0)
+    network = StackedHourglass(shape).eval()
+    state = {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}
+    save_weights(tmp_path / "a.safetensors", state, card(network=shape))
+    loaded = load_model(tmp_path / "a.safetensors").network
+    assert not loaded.training
+    for value in (*loaded.parameters(), *loaded.buffers()):
+        assert value.dtype == torch.float32 and value.device.type == "cpu"
+    network.load_state_dict({k: v.float() for k, v in state.items()})
+    crops = torch.rand(2, 3, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded(crops), network(crops), atol=1e-5, rtol=1e-5)
+
+
+def test_loading_makes_no_random_weights() -> None:
+    """They would take a quarter of the time, and move torch's random numbers on."""
+    before = torch.random.get_rng_state()
+    load_model("shr-fan-68-fast")
+    assert torch.equal(torch.random.get_rng_state(), before)
