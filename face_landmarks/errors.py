@@ -1,18 +1,18 @@
-"""Every error this package raises on purpose.
+"""The errors that this package raises.
 
 FaceLandmarksError
-├── InputError (ValueError)              an argument is not what the function can work with
-│   ├── ImageError                       an image that cannot be read, or read without guessing
+├── InputError (ValueError)              an argument of the wrong type, shape, range or value
+│   ├── ImageError                       an image that cannot be read, or whose range is ambiguous
 │   └── AnnotationError                  a landmark file that is damaged or of another layout
 ├── UnknownModelError (KeyError)         no model of this name
 ├── WeightsError (OSError)               weights that are missing, damaged, or not this model's
-│   ├── DownloadError                    no server gave the file, or the network is off limits
+│   ├── DownloadError                    no server sent the file, or FACE_LANDMARKS_OFFLINE is set
 │   ├── CacheError                       the cache folder cannot be read or written
 │   ├── ChecksumError                    a file is not the one its card describes
 │   └── WeightsFormatError               a file or card that cannot be read, or is not of this network
 ├── WriteError (OSError)                 a file or folder that cannot be written
-├── DetectorError (RuntimeError)         a face detector that broke its contract
-├── ExportError (RuntimeError)           a network that cannot be exported, or comes out different
+├── DetectorError (RuntimeError)         a face detector that did not return boxes and scores
+├── ExportError (RuntimeError)           a network that cannot be exported, or whose file differs
 └── MissingDependencyError (ImportError) an optional package is needed and not installed
 """
 
@@ -28,7 +28,7 @@ class InputError(FaceLandmarksError, ValueError):
 
 
 class ImageError(InputError):
-    """An image is missing, damaged, empty, or its range would have to be guessed."""
+    """An image is missing, damaged or empty, or its values have an ambiguous range."""
 
 
 class AnnotationError(InputError):
@@ -38,7 +38,7 @@ class AnnotationError(InputError):
 class UnknownModelError(FaceLandmarksError, KeyError):
     """The model's name is not in the registry."""
 
-    def __str__(self) -> str:  # KeyError would print the repr of its message
+    def __str__(self) -> str:  # KeyError would show the repr of its message
         return str(self.args[0]) if self.args else ""
 
 
@@ -47,11 +47,11 @@ class WeightsError(FaceLandmarksError, OSError):
 
 
 class DownloadError(WeightsError):
-    """No server gave the file, or going online is forbidden."""
+    """No server sent the file, or FACE_LANDMARKS_OFFLINE is set."""
 
 
 class CacheError(WeightsError):
-    """The cache folder cannot be read or written: rights, a full disk, a lock that is held."""
+    """The cache folder cannot be read or written: no permission, a full disk, a lock held elsewhere."""
 
 
 class ChecksumError(WeightsError):
@@ -63,7 +63,7 @@ class WeightsFormatError(WeightsError):
 
 
 class WriteError(FaceLandmarksError, OSError):
-    """A file or folder cannot be written: no such place, no rights, a full disk."""
+    """A file or folder cannot be written: no such folder, no permission, a full disk."""
 
 
 class DetectorError(FaceLandmarksError, RuntimeError):
@@ -71,8 +71,8 @@ class DetectorError(FaceLandmarksError, RuntimeError):
 
 
 class ExportError(FaceLandmarksError, RuntimeError):
-    """A network cannot be exported, or the file does not give the network's answers."""
+    """A network cannot be exported, or the exported file does not reproduce its output."""
 
 
 class MissingDependencyError(FaceLandmarksError, ImportError):
-    """An optional dependency is not installed; the message names the extra that brings it."""
+    """An optional dependency is not installed; the message names the extra that installs it."""

@@ -16,19 +16,20 @@ from face_landmarks.errors import InputError
 Edge = tuple[int, int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Layout:
-    """Knowledge about one annotation scheme; indices are zero-based.
+    """One annotation scheme; indices are zero-based.
 
-    Left and right are the subject's, as the 300-W papers have it: the subject's right eye is
-    on the left of the picture.
+    Convention:
+        Left and right are the subject's, as in the 300-W papers: the subject's right eye is on the
+        left of the picture.
 
     Attributes:
         name: short name, as stored in model cards and result files.
         names: (K,) one name per landmark.
-        groups: facial part -> its indices, in drawing order; together they cover every landmark.
+        groups: facial part -> its indices, in drawing order; each landmark is in one group.
         closed: the groups whose last landmark is joined to their first.
-        mirror: (K,) index of each landmark's mirror image; its own where it lies on the midline.
+        mirror: (K,) index of each landmark's mirror image; its own index on the midline.
         eye_corners: outer corners of the two eyes, (subject's right, subject's left).
         eyes: the landmarks whose mean is the centre of each eye, (right, left).
         nose_tip: the landmark on, or nearest to, the tip of the nose.
@@ -52,7 +53,7 @@ class Layout:
 
     @property
     def tells_its_box(self) -> bool:
-        """Whether landmarks reach from jaw to eyebrows, as `geometry.boxes_from_landmarks` needs them."""
+        """Whether the landmarks reach from jaw to eyebrows, as `geometry.boxes_from_landmarks` requires."""
         return "jaw" in self.groups
 
     @cached_property
@@ -67,10 +68,13 @@ class Layout:
 
     @cached_property
     def flip_pairs(self) -> tuple[Edge, ...]:
-        """Pairs of landmarks that trade places in a mirror, the smaller index first."""
+        """Pairs of landmarks that a mirror exchanges, the smaller index first."""
         return tuple((i, j) for i, j in enumerate(self.mirror) if i < j)
 
-    def __hash__(self) -> int:  # a mapping has no hash, a name has
+    def __repr__(self) -> str:
+        return f"<Layout {self.name!r}: {len(self)} landmarks>"
+
+    def __hash__(self) -> int:  # `groups` is a mapping and has no hash
         return hash(self.name)
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
@@ -135,7 +139,7 @@ IBUG_68: Final = Layout(
     chin=8,
 )
 
-# Wu et al. Look at Boundary. CVPR 2018. Brows are outlines: along the upper edge, back along the lower.
+# Wu et al. Look at Boundary. CVPR 2018. Eyebrows are outlines: the upper edge, then the lower edge backwards.
 _WFLW_98 = {
     "jaw": _span(0, 32),
     "right_eyebrow": _span(33, 41),
@@ -169,8 +173,8 @@ WFLW_98: Final = Layout(
     chin=16,
 )
 
-# Burgos-Artizzu et al. Robust Face Landmark Estimation under Occlusion. ICCV 2013; the order is LFPW's,
-# right and left by turns.
+# Burgos-Artizzu et al. Robust Face Landmark Estimation under Occlusion. ICCV 2013. The order is LFPW's: right
+# and left alternate.
 _COFW_29 = {
     "right_eyebrow": (0, 4, 2, 5),
     "left_eyebrow": (3, 6, 1, 7),
@@ -197,8 +201,8 @@ COFW_29: Final = Layout(
     chin=28,
 )
 
-# Zhu et al. Unconstrained Face Alignment via Cascaded Compositional Learning. CVPR 2016: AFLW without its
-# ears, and with the hidden landmarks filled in.
+# Zhu et al. Unconstrained Face Alignment via Cascaded Compositional Learning. CVPR 2016: AFLW without the
+# ears, with hidden landmarks added.
 _AFLW_19 = {
     "right_eyebrow": _span(0, 2),
     "left_eyebrow": _span(3, 5),
@@ -224,9 +228,9 @@ AFLW_19: Final = Layout(
 
 LAYOUTS: Final = MappingProxyType({layout.name: layout for layout in (IBUG_68, WFLW_98, COFW_29, AFLW_19)})
 
-# For each of the 68 landmarks the one of the 98 that is nearest to it in meaning:
+# For each of the 68 landmarks, the closest of the 98 in meaning:
 #
-#     68       98                              what is lost
+#     68       98                              of the 98, unused
 #     0-16     0, 2 .. 32                      every other point of the jaw
 #     17-21    33-37    22-26    42-46         the lower edge of the brows
 #     27-35    51-59
@@ -235,8 +239,8 @@ LAYOUTS: Final = MappingProxyType({layout.name: layout for layout in (IBUG_68, W
 #     48-59    76-87    60-67    88-95
 #     -        96 97                           the pupils
 #
-# It is the table of WFLW's authors (https://github.com/wywu/LAB/issues/17). iBUG's brows run between the two
-# edges, and its lids are divided in three, not in four: there a point of the 68 has no equal in the 98.
+# The table is that of WFLW's authors (https://github.com/wywu/LAB/issues/17). iBUG's eyebrows run between the
+# two edges, and its eyelids are divided in three, not in four, so these points have no exact equal in the 98.
 WFLW_98_FOR_IBUG_68: Final = (
     *range(0, 33, 2),
     *_span(33, 37),
@@ -249,13 +253,13 @@ WFLW_98_FOR_IBUG_68: Final = (
 
 
 def wflw_to_ibug(landmarks: ArrayLike) -> NDArray[np.float32]:
-    """The 68 landmarks of iBUG out of the 98 of WFLW, by `WFLW_98_FOR_IBUG_68`.
+    """The 68 landmarks of iBUG, selected from the 98 of WFLW by `WFLW_98_FOR_IBUG_68`.
 
     Args:
         landmarks: (..., 98, 2).
 
     Returns:
-        (..., 68, 2) float32; brows and lids only nearly, see the table.
+        (..., 68, 2) float32; eyebrows and eyelids are approximate, see the table.
 
     Raises:
         InputError: another shape.

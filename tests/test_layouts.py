@@ -87,6 +87,11 @@ def test_every_layout_can_be_drawn_and_pickled(layout):
     assert pickle.loads(pickle.dumps(layout)) is layout is get_layout(layout.name)
 
 
+@EVERY
+def test_a_layout_is_shown_in_one_short_line(layout):
+    assert repr(layout) == f"<Layout {layout.name!r}: {len(layout)} landmarks>"
+
+
 def test_the_numbers_of_landmarks_are_in_the_names():
     assert [len(layout) for layout in (IBUG_68, WFLW_98, COFW_29, AFLW_19)] == [68, 98, 29, 19]
     assert all(name.endswith(f"-{len(layout)}") for name, layout in LAYOUTS.items())

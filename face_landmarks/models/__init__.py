@@ -1,1 +1,1 @@
-"""The landmark networks, their model cards, and how their weights arrive."""
+"""The landmark networks, their model cards, and how their weights are loaded and downloaded."""

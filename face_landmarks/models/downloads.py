@@ -1,16 +1,16 @@
-"""One file, known by its hash, brought here whole or not at all.
+"""Get one file, identified by its hash, completely or not at all.
 
-The bytes of a file are looked for in this order, and hashed every time before one is believed:
+The file is searched for in this order, and its hash is checked each time before it is used:
 
-    package      the folder that comes with the code; no network, ever
+    package      the folder that is part of the code; never downloaded
     cache        cache_folder()/FILE, downloaded earlier or put there by hand
-    torch hub    its checkpoints/FILE, where another package may have left it
-    network      each URL in turn into FILE.part: resumed, verified, then moved into place
+    torch hub    its checkpoints/FILE, where another package may have put it
+    network      each URL in turn into FILE.part: resumed, verified, then moved to FILE
 
 Environment:
     FACE_LANDMARKS_HOME     the cache folder, instead of the platform's
-    FACE_LANDMARKS_OFFLINE  1: touch no network
-    FACE_LANDMARKS_MIRROR   https://host[/folder] to ask instead of the host of every URL
+    FACE_LANDMARKS_OFFLINE  1: never use the network
+    FACE_LANDMARKS_MIRROR   https://host[/folder] to use instead of the host of every URL
 
     Proxies and certificates are set as for requests: HTTPS_PROXY, NO_PROXY, REQUESTS_CA_BUNDLE.
 """
@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # requests, tqdm and filelock are imported when a download be
 _log = logging.getLogger(__name__)
 
 _TIMEOUTS = (10.0, 30.0)  # seconds to connect, and between two arrivals of data
-_TRIES = 3  # per URL, not counting those that brought at least _WORTHWHILE bytes
+_TRIES = 3  # per URL, not counting those that received at least _WORTHWHILE bytes
 _WORTHWHILE = 1 << 20
 _BACKOFF = 1.0  # seconds before the second try, doubled before each further one
 _PATIENCE = 120.0  # seconds to wait for another process whose download does not grow
@@ -47,11 +47,11 @@ _CHUNK = 1 << 16  # most bytes taken at a time
 
 
 class _SetbackError(Exception):
-    """A try that did not bring the file.
+    """A failed try to download the file.
 
     Attributes:
-        final: whether asking this URL again is pointless.
-        found: the bytes that came instead of the file.
+        final: whether trying this URL again is pointless.
+        found: the bytes received instead of the file.
     """
 
     def __init__(self, problem: str, *, final: bool = False, found: bytes | None = None) -> None:
@@ -67,12 +67,12 @@ def obtain(
 
     Args:
         model: name of the model, for messages.
-        file: what is wanted; one without URLs comes with the package.
-        package: folder of the files that come with the package.
+        file: the file to get; one without URLs is part of the package.
+        package: folder of the files that are part of the package.
         progress: show a bar on stderr while downloading; by default if stderr is a terminal.
 
     Raises:
-        WeightsError: one of its children; the message says which file, where, and what to do.
+        WeightsError: a subclass; the message states the file, its path, and what to do.
     """
     if not file.urls:
         place = Place(model, file, package / file.name, "reinstall shr-fan: the file is part of it")
@@ -83,7 +83,7 @@ def obtain(
     if os.environ.get("FACE_LANDMARKS_OFFLINE", "").lower() not in ("", "0", "false", "no"):
         kind = ChecksumError if os.path.exists(place.path) else DownloadError
         raise place.failure(kind, "no good copy is here, and FACE_LANDMARKS_OFFLINE forbids the network")
-    with _locked(place):  # another process may bring it while this one waits
+    with _locked(place):  # another process may download it while this one waits
         return _cached(place) or (place, _download(place, progress))
 
 
@@ -98,9 +98,9 @@ def _packaged(place: Place) -> bytes:
 
 
 def _cached(place: Place) -> tuple[Place, bytes] | None:
-    """The file from the cache, or from where torch hub would have put it, if it is right."""
+    """The file from the cache or torch hub's folder; None unless it has the right hash."""
     for path in (place.path, _torch_hub_folder() / place.file.name):
-        with suppress(OSError):  # what cannot be read is not here
+        with suppress(OSError):  # an unreadable file counts as missing
             data = path.read_bytes()
             if place.is_right(data):
                 return replace(place, path=path), data
@@ -109,7 +109,7 @@ def _cached(place: Place) -> tuple[Place, bytes] | None:
 
 @contextmanager
 def _cache_faults(place: Place) -> Iterator[None]:
-    """Turn what the system says about the cache folder into a CacheError."""
+    """Raise a CacheError for an OSError in the block."""
     try:
         yield
     except WeightsError:
@@ -123,8 +123,11 @@ def _cache_faults(place: Place) -> Iterator[None]:
 def _locked(place: Place) -> Iterator[None]:
     """Let one process at a time download a file.
 
-    The system frees the lock of a process that dies, so a killed download never blocks the next;
-    a living one is waited for as long as its file grows.
+    The system frees the lock of a process that dies, so a killed download never blocks the next. A
+    running download is waited for as long as its file grows.
+
+    Raises:
+        CacheError: the lock cannot be taken, or its holder's download does not grow.
     """
     from filelock import FileLock, Timeout
 
@@ -146,7 +149,7 @@ def _locked(place: Place) -> Iterator[None]:
 
 
 def _download(place: Place, progress: bool | None) -> bytes:
-    """Bring the file into the cache: each URL in turn, each up to _TRIES times."""
+    """Download the file into the cache: each URL in turn, each up to _TRIES times."""
     import requests
 
     if os.path.exists(place.path):
@@ -167,7 +170,7 @@ def _download(place: Place, progress: bool | None) -> bytes:
                     with _cache_faults(place):
                         return _fetch(session, url, place, progress)
                 except CacheError:
-                    remove(place.part, place.etag)  # a full disk is not left full
+                    remove(place.part, place.etag)  # free the space on a full disk
                     raise
                 except _SetbackError as setback:
                     failures[f"{url}: {setback}"] = None
@@ -180,11 +183,11 @@ def _download(place: Place, progress: bool | None) -> bytes:
 
 
 def _fetch(session: requests.Session, url: str, place: Place, progress: bool | None) -> bytes:
-    """One try: whatever is missing in .part, then the verdict of the hash."""
+    """One try: download what is missing in .part, then check the hash."""
     have = size_of(place.part)
     headers = {"Range": f"bytes={have}-"} if have else {}
     if have and (version := _version(place)):
-        headers["If-Range"] = version  # a file that changed is sent whole
+        headers["If-Range"] = version  # the server sends a changed file whole
     with _answer(session, url, headers) as response:
         resumed = response.status_code in (206, 416)
         if response.status_code != 416:  # 416: nothing lies beyond what we have
@@ -195,13 +198,13 @@ def _fetch(session: requests.Session, url: str, place: Place, progress: bool | N
         remove(place.etag)
         return data
     remove(place.part, place.etag)
-    # Two halves of different files can be at fault after a resume, so one more try is fair.
+    # After a resume, .part may be halves of two versions: then another try can succeed.
     problem = f"sent another file, {describe(len(data), sha256_of(data))}"
     raise _SetbackError(problem, final=not resumed, found=data)
 
 
 def _version(place: Place) -> str:
-    """What the server called the version that .part is of; empty if it did not say."""
+    """The server's identifier of the version in .part; empty if it sent none."""
     with suppress(OSError):
         text = place.etag.read_text("latin-1").strip()
         return text if text.isprintable() else ""
@@ -210,7 +213,7 @@ def _version(place: Place) -> str:
 
 @contextmanager
 def _answer(session: requests.Session, url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
-    """The server's answer, if it is one that can bring the file."""
+    """The server's response, if it can contain the file."""
     import requests
 
     if not _is_safe(url):
@@ -222,7 +225,7 @@ def _answer(session: requests.Session, url: str, headers: dict[str, str]) -> Ite
     except requests.RequestException as error:
         hopeless = isinstance(error, (ValueError, requests.TooManyRedirects))
         raise _SetbackError(str(error), final=hopeless) from error
-    except OSError as error:  # a bundle of certificates that is not there
+    except OSError as error:  # a missing bundle of certificates
         raise _SetbackError(str(error), final=True) from error
     with response:
         status = response.status_code
@@ -233,7 +236,7 @@ def _answer(session: requests.Session, url: str, headers: dict[str, str]) -> Ite
 
 
 def _receive(response: requests.Response, place: Place, have: int, progress: bool | None) -> None:
-    """Append the answer's body to the `have` bytes of .part, or start it anew where that is 0."""
+    """Append the response's body to the `have` bytes of .part; 0 starts a new file."""
     import urllib3
     from tqdm import tqdm
 
@@ -242,7 +245,7 @@ def _receive(response: requests.Response, place: Place, have: int, progress: boo
         raise _SetbackError("sent another range than asked for")
     if not have:
         version = response.headers.get("ETag", "")
-        if not version or version.startswith("W/"):  # a weak tag does not promise the same bytes
+        if not version or version.startswith("W/"):  # a weak tag does not guarantee the same bytes
             version = response.headers.get("Last-Modified", "")
         place.etag.write_text(version, "latin-1")
     length = response.headers.get("Content-Length", "")
@@ -259,11 +262,11 @@ def _receive(response: requests.Response, place: Place, have: int, progress: boo
         ) as bar,
     ):
         try:
-            # read1 hands over what has arrived; iter_content would lose it when the connection breaks.
+            # read1 returns what has arrived; iter_content would lose it when the connection breaks.
             while chunk := response.raw.read1(_CHUNK, decode_content=True):
                 bar.update(stream.write(chunk))
                 if place.file.size is not None and stream.tell() > place.file.size:
-                    return  # longer than the file: the hash will say what it thinks of it
+                    return  # longer than the file: the hash check will fail
         except urllib3.exceptions.HTTPError as error:
             raise _SetbackError(f"the connection broke: {error}") from error
     if total is not None and (size := size_of(place.part)) < total:
@@ -287,7 +290,7 @@ def _mirrored(urls: Sequence[str]) -> Sequence[str]:
 
 
 def _is_safe(url: str) -> bool:
-    """Whether nobody on the way can change what is sent: https, or this very machine."""
+    """Whether nobody on the way can change what is sent: https, or the local host."""
     local = r"http://(localhost|127(\.\d+){3}|\[::1\])(:\d+)?(/.*)?"
     return re.fullmatch(f"https://.+|{local}", url, re.IGNORECASE) is not None
 

@@ -1,4 +1,4 @@
-"""A weights file: known by its hash, and expected in the package's folder or in the cache folder."""
+"""A weights file: identified by its hash, expected in the package's folder or in the cache folder."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ BY_HAND = (
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """One file of weights, known by its hash.
+    """One file of weights, identified by its hash.
 
     Attributes:
-        name: file name, in the cache folder or the package's own.
+        name: file name, in the cache folder or in the package.
         sha256: its full hash, 64 hexadecimal digits.
-        size: in bytes, or None if unknown; the hash decides, the size is for people.
-        urls: where to get it, best first; none for a file that comes with the package.
+        size: in bytes, or None if unknown; for messages and progress only.
+        urls: where to download it, in the order to try; none for a file of the package.
     """
 
     name: str
@@ -43,13 +43,13 @@ class WeightsFile:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a model's file is expected, and how to speak of it when it is not as expected.
+    """The path where a model's file is expected, and the error messages about it.
 
     Attributes:
-        model: its name, URL or path, as the caller knows it.
-        file: what should be there.
-        path: where.
-        remedy: what a person can do by hand.
+        model: name, URL or path, as the caller gave it.
+        file: the expected file.
+        path: where it is expected.
+        remedy: what the user can do by hand.
     """
 
     model: str
@@ -59,24 +59,24 @@ class Place:
 
     @property
     def part(self) -> Path:
-        """The download so far."""
+        """The incomplete download."""
         return self.path.with_name(f"{self.path.name}.part")
 
     @property
     def etag(self) -> Path:
-        """The server's name for the version that .part is of."""
+        """The server's identifier of the version that is being downloaded to .part."""
         return self.path.with_name(f"{self.path.name}.etag")
 
     def is_right(self, data: bytes) -> bool:
         return sha256_of(data) == self.file.sha256
 
     def failure(self, kind: type[WeightsError], problem: str, data: bytes | None = None) -> WeightsError:
-        """An error that tells everything a person needs, also to help themselves.
+        """An error that states the file, the fault and the remedy.
 
         Args:
             kind: class of the error.
             problem: what went wrong.
-            data: what was found instead of the file, if it is not what lies at the path.
+            data: what was found instead of the file; by default, what is at the path.
         """
         return kind(
             f"{self.model}: {problem}\n"
@@ -97,9 +97,9 @@ class Place:
 
 
 def cache_folder() -> Path:
-    """Where downloaded weights are kept; it need not exist.
+    """The folder of downloaded weights; it may not exist yet.
 
-    FACE_LANDMARKS_HOME if set, else face_landmarks in the platform's folder for caches.
+    FACE_LANDMARKS_HOME if set, else face_landmarks in the platform's cache folder.
     """
     if home := os.environ.get("FACE_LANDMARKS_HOME"):
         return Path(os.path.expanduser(home))
