@@ -273,5 +273,5 @@ def test_supervision_gets_key_points_and_detections() -> None:
 def test_without_the_package_the_extra_is_named(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("pandas", "supervision"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(MissingDependencyError, match="face-landmarks"):
+    with pytest.raises(MissingDependencyError, match="shr-fan"):
         getattr(some_faces(), method)()

@@ -270,7 +270,7 @@ def test_missing_readers_name_the_extra(tmp_path, monkeypatch):
     write_cofw(tmp_path)
     write_cofw68(tmp_path)
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(MissingDependencyError, match=r'h5py, pip install "face-landmarks\[benchmarks\]"'):
+    with pytest.raises(MissingDependencyError, match=r'h5py, pip install "shr-fan\[benchmarks\]"'):
         BENCHMARKS["cofw"].read(tmp_path)
     monkeypatch.setitem(sys.modules, "scipy.io", None)
     with pytest.raises(MissingDependencyError, match="scipy"):

@@ -182,6 +182,6 @@ def test_without_matplotlib_plots_name_the_extra_and_drawings_still_work(monkeyp
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     face = faces_at(ring((80, 60), 40))
     for plot in (lambda: plot_faces(GRAY, face), lambda: plot_ced({"a": [1.0]})):
-        with pytest.raises(MissingDependencyError, match=r'pip install "face-landmarks\[plot\]"'):
+        with pytest.raises(MissingDependencyError, match=r'pip install "shr-fan\[plot\]"'):
             plot()
     assert ink(draw_faces(GRAY, face)).any()

@@ -195,7 +195,7 @@ def test_without_onnxruntime_the_file_is_written_with_a_warning(tmp_path, monkey
 @pytest.mark.parametrize("package", ["onnx", "onnxscript"])
 def test_a_missing_package_is_named_with_the_extra_that_brings_it(package, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingDependencyError, match=r'pip install "face-landmarks\[onnx\]"'):
+    with pytest.raises(MissingDependencyError, match=r'pip install "shr-fan\[onnx\]"'):
         small().export(tmp_path / "a.onnx")
 
 

@@ -211,7 +211,7 @@ def test_other_runtimes_are_for_the_cpu():
 def test_a_backend_that_is_not_installed_names_its_extra(backend, extra, monkeypatch):
     pytest.importorskip("onnx")
     monkeypatch.setitem(sys.modules, backend, None)  # import fails
-    with pytest.raises(MissingDependencyError, match=rf'pip install "face-landmarks\[{extra}\]"'):
+    with pytest.raises(MissingDependencyError, match=rf'pip install "shr-fan\[{extra}\]"'):
         FaceAligner(MODEL, detector=None, backend=backend)
 
 
