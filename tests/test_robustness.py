@@ -18,7 +18,7 @@ from PIL import Image
 
 from face_landmarks import FaceAligner, read_image
 from face_landmarks.geometry import boxes_from_landmarks, crop_matrices, warp
-from face_landmarks.images import _FLIPS
+from face_landmarks.images.files import _FLIPS
 
 ROOT = Path(__file__).parents[1]
 ASTRONAUT = ROOT / "examples" / "data" / "astronaut.jpg"
