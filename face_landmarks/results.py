@@ -1,4 +1,4 @@
-"""The results: faces, with their landmarks, boxes and scores; and the heatmaps they were read from."""
+"""The results: faces, with their landmarks, boxes and scores; and the heatmaps they were decoded from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from face_landmarks._system.extras import import_extra
 from face_landmarks.errors import InputError
 from face_landmarks.layouts import IBUG_68, Layout, get_layout
 
-# The arrays of a result and their axes: N faces, K landmarks. Everything below runs over this table.
+# The arrays of a result and their axes: N faces, K landmarks. The methods below go through this table.
 _SHAPES: Final[Mapping[str, tuple[str | int, ...]]] = MappingProxyType(
     {
         "landmarks": ("N", "K", 2),
@@ -26,18 +26,21 @@ _SHAPES: Final[Mapping[str, tuple[str | int, ...]]] = MappingProxyType(
         "landmark_errors": ("N", "K"),
     }
 )
-_MAY_BE_UNKNOWN: Final = frozenset({"landmark_errors"})  # NaN, and None in JSON, where nothing tells
-_SHOWN: Final = 3  # faces that a repr describes
+_MAY_BE_UNKNOWN: Final = frozenset({"landmark_errors"})  # NaN if unknown, null in JSON
+_SHOWN: Final = 3  # faces that `repr` describes
 _PREVIEWED: Final = 10  # faces that a notebook shows
-_SKETCH: Final = 240.0  # longer side, in pixels, of the sketch beside them
+_SKETCH: Final = 240.0  # longer side of a notebook's sketch, in pixels
+_DECIMALS: Final = range(3, 10)  # float32 values of landmarks and scores need so many
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Faces:
-    """The faces found in one image; no face is `len(faces) == 0`, every axis still there.
+    """The faces found in one image.
 
-    The arrays are float32, owned by the result and read-only. Indexing, by an integer, a slice, a mask or
-    an array of integers, and iterating give `Faces` again: the axis of faces is never lost.
+    Without a face, `len(faces) == 0` and the arrays keep their other axes. The arrays are float32, copied
+    and read-only. Indexing (by an integer, a slice, a mask or an array of integers) and iterating give
+    `Faces` again, so the axis of faces is always there. Two results are equal if their layouts and all
+    their values are; unknown errors count as equal.
 
     Convention:
         Pixel centres are integers: the image spans -0.5 to W - 0.5, and `image[y, x]` is the pixel
@@ -46,15 +49,15 @@ class Faces:
     Attributes:
         landmarks: (N, K, 2) x, y in pixels of the image.
         landmark_scores: (N, K) in [0, 1], the height of each heatmap's peak; higher is surer.
-        boxes: (N, 4) x0, y0, x1, y1 in pixels, the boxes the landmarks were sought in.
-        box_scores: (N,) the detector's; 1 for boxes that were given.
-        layout: what each landmark is.
-        landmark_errors: (N, K) the expected distance of each landmark from where an annotator would
-            put it, in pixels of the image, as calibrated on held-out faces: 68 % of the landmarks
-            lie within 1.20 times theirs, 95 % within 1.95 times. NaN where it is not known.
+        boxes: (N, 4) x0, y0, x1, y1 in pixels, the face boxes given to the landmark network.
+        box_scores: (N,) the detector's scores; 1 for boxes given by the caller.
+        layout: the meaning of each landmark.
+        landmark_errors: (N, K) the expected distance of each landmark from an annotator's, in pixels of
+            the image, calibrated on held-out faces: 68 % of the landmarks lie within 1.20 times this
+            distance, 95 % within 1.95 times. NaN where it is unknown.
 
     Raises:
-        InputError: an array of the wrong shape or type, or with a value that is not finite.
+        InputError: an array has the wrong shape or type, or a value that is not finite.
     """
 
     landmarks: NDArray[np.float32]
@@ -95,9 +98,10 @@ class Faces:
         """The faces of several results, in order.
 
         Raises:
-            InputError: no parts, whose layout would be unknown, or parts of several layouts.
+            InputError: there are no parts, so the layout is unknown; parts of several layouts; or a part
+                that is not `Faces`.
         """
-        parts = list(parts)
+        parts = [check_faces(part) for part in parts]
         layouts = {part.layout.name: part.layout for part in parts}
         if len(layouts) != 1:
             got = ", ".join(sorted(layouts)) or "nothing"
@@ -123,30 +127,52 @@ class Faces:
         """Each face in turn, as `Faces` of length 1."""
         return (self[index] for index in range(len(self)))
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Faces):
+            return NotImplemented
+        return self.layout.name == other.layout.name and _equal(self, other, _SHAPES)
+
+    def __hash__(self) -> int:
+        return hash((self.layout.name, (self.landmarks + 0).tobytes()))  # + 0: -0 equals 0
+
     def group(self, name: str) -> NDArray[np.float32]:
-        """The landmarks of one facial part, such as "left_eye": (N, G, 2), in drawing order.
+        """The G landmarks of a facial part, such as "left_eye", in drawing order: (N, G, 2).
 
         Raises:
             InputError: the layout has no such part.
         """
-        if name not in self.layout.groups:
+        if not isinstance(name, str) or name not in self.layout.groups:
             raise InputError(f"group: expected one of {', '.join(self.layout.groups)}, got {name!r}")
         return self.landmarks[:, self.layout.groups[name]]
 
     def to_dict(self) -> dict[str, Any]:
-        """The layout's name, and every array as nested lists under its own name, ready for JSON."""
-        return {"layout": self.layout.name, **{name: _decimals(getattr(self, name)) for name in _SHAPES}}
+        """The name of the layout, and each array as nested lists, ready for JSON; NaN becomes None."""
+        arrays = [getattr(self, name) for name in _SHAPES]
+        numbers = _decimals(np.concatenate([array.ravel() for array in arrays]))
+        values: dict[str, Any] = {"layout": self.layout.name}
+        for name, array in zip(_SHAPES, arrays, strict=True):
+            mine: NDArray[Any] = numbers[: array.size].reshape(array.shape)
+            numbers = numbers[array.size :]
+            if (unknown := np.isnan(mine)).any():
+                mine = mine.astype(object)
+                mine[unknown] = None
+            values[name] = mine.tolist()
+        return values
 
-    def to_json(self) -> str:
-        """`to_dict` as JSON on one line; `Faces.from_dict(json.loads(...))` gives the same faces."""
-        return json.dumps(self.to_dict())
+    def to_json(self, *, lines: bool = False) -> str:
+        """`to_dict` as JSON; `Faces.from_dict(json.loads(...))` gives the same faces.
+
+        Args:
+            lines: begin a new line for each array and for each face in it; by default all is on one line.
+        """
+        return format_json(self.to_dict()) if lines else json.dumps(self.to_dict())
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Faces:
-        """The faces of a `to_dict`; what else is in it is left alone.
+        """The faces that `to_dict` gave; other keys are ignored.
 
         Raises:
-            InputError: something is missing, or not as `Faces` has it.
+            InputError: a key is missing, or a value does not fit `Faces`.
         """
         if not isinstance(values, Mapping):
             raise InputError(f"Faces.from_dict: expected a dict, got {type(values).__name__}")
@@ -161,7 +187,7 @@ class Faces:
         for name in _MAY_BE_UNKNOWN & values.keys():
             arrays[name] = _numbers(name, values[name], unknown=True)
         if not any(array.size for array in arrays.values()):
-            return cls.empty(layout)  # nested lists do not say how long the other axes are
+            return cls.empty(layout)  # empty lists do not tell the other axes
         return cls(**arrays, layout=layout)
 
     def to_pandas(self) -> Any:
@@ -197,20 +223,22 @@ class Faces:
         )
 
     def __repr__(self) -> str:
-        faces = [
-            f"{x1 - x0:.0f} x {y1 - y0:.0f} at ({x0:.0f}, {y0:.0f}), score {score:.2f}"
-            for (x0, y0, x1, y1), score in zip(self.boxes[:_SHOWN], self.box_scores, strict=False)
-        ]
+        """Size and place of the first boxes, and the mean score and expected error of their landmarks."""
+        parts = [f"Faces: {len(self)} face{'s' * (len(self) != 1)}, {self.layout.name}"]
+        for face in self[:_SHOWN]:
+            x0, y0, x1, y1 = face.boxes[0]
+            score, error = face.landmark_scores.mean(), face.landmark_errors.mean()
+            known = "" if np.isnan(error) else f", expected error {error:.1f} px"
+            parts.append(f"{x1 - x0:.0f} x {y1 - y0:.0f} at ({x0:.0f}, {y0:.0f}), score {score:.2f}{known}")
         if len(self) > _SHOWN:
-            faces.append("...")
-        noun = "face" if len(self) == 1 else "faces"
-        return f"<{'; '.join([f'Faces: {len(self)} {noun}, {self.layout.name}', *faces])}>"
+            parts.append("...")
+        return f"<{'; '.join(parts)}>"
 
-    def __reduce__(self) -> tuple[object, tuple[object, ...]]:  # so that a copy is read-only too
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:  # a copy is made by Faces, so it is read-only
         return Faces, tuple(getattr(self, field.name) for field in fields(self))
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: a sketch of the faces, and a table."""
+        """For notebooks: a sketch of the faces, and a table."""
         faces = self[:_PREVIEWED]
         return (
             '<div style="display: flex; gap: 2em; align-items: center; flex-wrap: wrap">'
@@ -218,7 +246,7 @@ class Faces:
         )
 
     def _table(self, more: int) -> str:
-        """A row per face, in HTML; `more` faces are mentioned."""
+        """A row per face, in HTML, and a last one that counts `more` faces."""
         scores, errors = self.landmark_scores.mean(axis=1), self.landmark_errors.mean(axis=1)
         rows = [
             f"<tr><td>{face}</td><td>({x0:.0f}, {y0:.0f}) to ({x1:.0f}, {y1:.0f})</td>"
@@ -239,7 +267,7 @@ class Faces:
         )
 
     def _sketch(self) -> str:
-        """The contours and boxes of the faces as SVG, without the photo, which is not known here."""
+        """The contours and boxes of the faces as SVG; the photo is not part of a result."""
         corners = self.boxes.reshape(-1, 2, 2).astype(np.float64)  # (N, 2, 2)
         everything = np.concatenate([self.landmarks, corners], axis=1)  # (N, K + 2, 2)
         low, high = everything.min(axis=(0, 1)), everything.max(axis=(0, 1))
@@ -265,14 +293,14 @@ class Faces:
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FaceHeatmaps:
-    """What the network saw of each face of a photo, and what it answered.
+    """Input and output of the network for each face of a photo; equal if all values are.
 
     Attributes:
-        crops: (N, S, S, 3) uint8 RGB, what the network saw.
-        heatmaps: (N, K, H, W) float32, what it answered.
-        points: (N, K, 2) float32, x y in cells of the heatmaps, as decoded.
+        crops: (N, S, S, 3) uint8 RGB, the input.
+        heatmaps: (N, K, H, W) float32, the output.
+        points: (N, K, 2) float32, x y in heatmap cells, as decoded.
         heatmap_to_crop: (3, 3) float64.
         heatmap_to_image: (N, 3, 3) float64.
     """
@@ -286,24 +314,72 @@ class FaceHeatmaps:
     def __len__(self) -> int:
         return len(self.crops)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, FaceHeatmaps):
+            return NotImplemented
+        return _equal(self, other, [field.name for field in fields(self)])
+
+    def __hash__(self) -> int:
+        return hash((self.crops.shape, self.heatmaps.shape))
+
+    def __repr__(self) -> str:
+        landmarks, height, width = self.heatmaps.shape[1:]
+        return (
+            f"<FaceHeatmaps: {len(self)} face{'s' * (len(self) != 1)}, {landmarks} heatmaps of "
+            f"{height} x {width}, crops of {' x '.join(map(str, self.crops.shape[1:3]))}>"
+        )
+
+
+def check_faces(faces: object) -> Faces:
+    """Return the faces, or raise unless they are a result.
+
+    Raises:
+        InputError: something else, such as an array of landmarks.
+    """
+    if isinstance(faces, Faces):
+        return faces
+    hint = "; pass its attribute faces" if isinstance(getattr(faces, "faces", None), Faces) else ""
+    got = f"{type(faces).__name__}{hint}"
+    raise InputError(f"faces: expected Faces, as FaceAligner.align returns them, got {got}")
+
+
+def format_json(values: Mapping[str, Any]) -> str:
+    """JSON with a line for each key, and for each item of a list: in `Faces.to_dict`, for each face."""
+    parts = []
+    for key, value in values.items():
+        if isinstance(value, list) and value:
+            text = "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]"
+        else:
+            text = json.dumps(value)
+        parts.append(f" {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}"
+
+
+def _equal(one: object, other: object, names: Iterable[str]) -> bool:
+    """Compare arrays by name; NaN equals NaN."""
+    return all(np.array_equal(getattr(one, name), getattr(other, name), equal_nan=True) for name in names)
+
 
 def _shape(name: str, faces: int, layout: Layout) -> tuple[int, ...]:
     axes = {"N": faces, "K": len(layout)}
     return tuple(axes[axis] if isinstance(axis, str) else axis for axis in _SHAPES[name])
 
 
-def _decimals(array: NDArray[np.float32]) -> Any:
-    """Nested lists of the shortest numbers that read back as these: 0.1, not 0.10000000149011612.
-
-    JSON has no NaN; it becomes None.
-    """
-    numbers = array.astype("U16").astype(np.float64).astype(object)
-    numbers[np.isnan(array)] = None
-    return numbers.tolist()
+def _decimals(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(V,) decimal numbers that are short in JSON and read back as these: 0.1, not 0.10000000149011612."""
+    exact = values.astype(np.float64)
+    short = exact.copy()
+    left = np.arange(len(values))
+    for digits in _DECIMALS:
+        rounded = np.rint(exact[left] * 10.0**digits) / 10.0**digits
+        fits = rounded.astype(np.float32) == values[left]
+        short[left[fits]] = rounded[fits]
+        left = left[~fits]
+    return short
 
 
 def _numbers(name: str, values: object, unknown: bool = False) -> NDArray[np.float32]:
-    """Real numbers as a new float32 array; if they may be unknown, None becomes NaN."""
+    """Real numbers as a new float32 array; with `unknown`, None becomes NaN."""
     try:
         array = np.asarray(values)
         if unknown and array.dtype == object:

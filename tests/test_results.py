@@ -15,7 +15,7 @@ import pytest
 
 from face_landmarks.errors import InputError, MissingDependencyError
 from face_landmarks.layouts import IBUG_68, Layout
-from face_landmarks.results import Faces
+from face_landmarks.results import FaceHeatmaps, Faces
 
 N, K = 3, 68
 ARRAYS = ("landmarks", "landmark_scores", "boxes", "box_scores", "landmark_errors")
@@ -167,6 +167,8 @@ def test_a_group_is_a_facial_part_of_every_face() -> None:
     np.testing.assert_array_equal(faces.group("left_eye"), faces.landmarks[:, 42:48])
     with pytest.raises(InputError, match=r"expected one of jaw, .*, got 'ear'"):
         faces.group("ear")
+    with pytest.raises(InputError, match="expected one of jaw"):
+        faces.group(["jaw"])  # type: ignore[arg-type]
 
 
 def test_a_dictionary_goes_through_json_and_back() -> None:
@@ -187,19 +189,77 @@ def test_copies_are_equal_and_read_only() -> None:
         assert not twin.landmarks.flags.writeable
 
 
-def test_faces_are_equal_only_to_themselves() -> None:
-    faces = some_faces()
-    assert faces == faces and faces != some_faces()
-    assert len({faces, some_faces()}) == 2
+def test_results_with_equal_values_are_equal() -> None:
+    faces, twin = some_faces(), some_faces()
+    assert faces == twin and hash(faces) == hash(twin) and len({faces, twin}) == 1
+    for name in ARRAYS:
+        changed = getattr(faces, name).copy()
+        changed.flat[-1] += 1
+        assert dataclasses.replace(faces, **{name: changed}) != faces, name
+    assert faces != faces[:2] and faces != "faces"
+    assert Faces.empty() == Faces.empty() != Faces.empty(TRIANGLE)
 
 
-def test_the_repr_tells_how_many_where_and_how_sure() -> None:
+def test_unknown_errors_and_negative_zeros_are_equal() -> None:
+    arrays = some_arrays()
+    del arrays["landmark_errors"]
+    arrays["landmarks"][0, 0] = 0
+    faces = Faces(**arrays)
+    arrays["landmarks"][0, 0] = -0.0
+    twin = Faces(**arrays)
+    assert faces == twin and hash(faces) == hash(twin)
+    assert faces != dataclasses.replace(faces, landmark_errors=np.ones((N, K)))
+
+
+def test_the_repr_tells_how_many_where_and_how_certain() -> None:
     arrays = some_arrays(1) | {"boxes": [[10, 20, 110, 140.4]], "box_scores": [0.987]}
+    arrays["landmark_scores"] = np.linspace(0.5, 0.9, K)[np.newaxis]
+    arrays["landmark_errors"] = np.linspace(1, 2, K)[np.newaxis]
     face = Faces(**arrays)
-    assert repr(face) == "<Faces: 1 face, ibug-68; 100 x 120 at (10, 20), score 0.99>"
+    shown = "100 x 120 at (10, 20), score 0.70, expected error 1.5 px"
+    assert repr(face) == f"<Faces: 1 face, ibug-68; {shown}>"
     assert repr(Faces.empty()) == "<Faces: 0 faces, ibug-68>"
-    many = repr(Faces.concatenate([face] * 9))
-    assert many.startswith("<Faces: 9 faces") and many.endswith("0.99; ...>") and many.count("score") == 3
+    assert repr(Faces.concatenate([face] * 3)) == f"<Faces: 3 faces, ibug-68; {shown}; {shown}; {shown}>"
+    assert repr(Faces.concatenate([face] * 9)) == f"<Faces: 9 faces, ibug-68; {shown}; {shown}; {shown}; ...>"
+    unknown = dataclasses.replace(face, landmark_errors=np.full((1, K), np.nan))
+    assert repr(unknown) == "<Faces: 1 face, ibug-68; 100 x 120 at (10, 20), score 0.70>"
+
+
+def test_heatmaps_have_a_short_repr_and_are_equal_by_value() -> None:
+    def some_heatmaps(value: float = 0) -> FaceHeatmaps:
+        return FaceHeatmaps(
+            np.zeros((2, 12, 12, 3), np.uint8),
+            np.full((2, 5, 3, 4), value, np.float32),
+            np.zeros((2, 5, 2), np.float32),
+            np.eye(3),
+            np.stack([np.eye(3)] * 2),
+        )
+
+    assert repr(some_heatmaps()) == "<FaceHeatmaps: 2 faces, 5 heatmaps of 3 x 4, crops of 12 x 12>"
+    assert some_heatmaps() == some_heatmaps() != some_heatmaps(1)
+    assert hash(some_heatmaps()) == hash(some_heatmaps()) and some_heatmaps() != Faces.empty()
+
+
+def test_numbers_in_json_are_short_and_read_back_exactly() -> None:
+    values = np.float32([0.1, 1e-12, 123.456, 1e30, -3.5, 0, 4095.9998, 1 / 3])
+    arrays = some_arrays()
+    arrays["landmark_scores"][0, : len(values)] = values
+    faces = Faces(**arrays)
+    written = faces.to_dict()
+    assert written["landmark_scores"][0][0] == 0.1 and written["landmark_scores"][0][2] == 123.456
+    for name in ARRAYS:
+        np.testing.assert_array_equal(np.float32(written[name]), getattr(faces, name))
+        shortest = sum(len(str(value)) for value in getattr(faces, name).ravel())
+        assert len(json.dumps(np.ravel(written[name]).tolist())) < 1.1 * shortest + 2 * faces.landmarks.size
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_json_can_have_a_line_for_each_face(count: int) -> None:
+    faces = some_faces()[:count]
+    text = faces.to_json(lines=True)
+    assert Faces.from_dict(json.loads(text)) == faces
+    assert len(text.splitlines()) == 3 + len(ARRAYS) * (count + 2 if count else 1)
+    assert "\n" not in faces.to_json()
 
 
 @pytest.mark.parametrize("count", [0, 2])
