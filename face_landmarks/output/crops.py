@@ -1,4 +1,4 @@
-"""Faces cut out upright, as recognition and generation networks expect them, and which way they look."""
+"""Upright crops of faces, as recognition and generation networks expect them, and head poses."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torch import Tensor
 from face_landmarks.errors import InputError
 from face_landmarks.geometry import resize_matrix, similarity, transform_points, warp
 from face_landmarks.images import ImageSource, read_image
-from face_landmarks.results import Faces
+from face_landmarks.results import Faces, check_faces
 
-# Where the five points lie in a face of 112 x 112 pixels: ArcFace, Deng et al., CVPR 2019,
-# https://arxiv.org/abs/1801.07698, after whose faces most recognition networks were trained.
+# The five points in a crop of 112 x 112 pixels. Most recognition networks were trained on such crops.
+# Deng et al. ArcFace. CVPR 2019. https://arxiv.org/abs/1801.07698
 _ARCFACE: Final = (
     (38.2946, 51.6963),
     (73.5318, 51.5014),
@@ -27,8 +27,8 @@ _ARCFACE: Final = (
 )
 _ARCFACE_SIZE: Final = 112
 
-# A face in three dimensions that is in wide use for this: x to the right of the picture, y down, z away from
-# the camera. Tip of the nose, chin, outer corners of the eyes, corners of the mouth; right before left.
+# A widely used three-dimensional face: x to the right of the picture, y down, z away from the camera. Tip of
+# the nose, chin, outer corners of the eyes, corners of the mouth; right before left.
 _HEAD: Final = (
     (0.0, 0.0, 0.0),
     (0.0, 330.0, 65.0),
@@ -37,24 +37,28 @@ _HEAD: Final = (
     (-150.0, 150.0, 125.0),
     (150.0, 150.0, 125.0),
 )
-_HEAD_DISTANCE: Final = 45000.0  # of the camera: so far that perspective does not show
+_HEAD_DISTANCE: Final = 45000.0  # from the camera, large enough to make perspective negligible
+_FLAT: Final = 1e-6  # ratio of the two spreads of points that lie on one line
 
 
 def five_points(faces: Faces) -> NDArray[np.float32]:
-    """The five points of face recognition.
+    """The five points that face recognition uses.
 
     Returns:
-        (N, 5, 2): centre of the right eye, centre of the left eye, tip of the nose, right and left corner of
-        the mouth. Right is the subject's, so the first point is on the left of the picture.
+        (N, 5, 2) x y in pixels: centre of the right eye, centre of the left eye, tip of the nose, right and
+        left corner of the mouth. Right is the subject's, so the first point is on the left of the picture.
+
+    Raises:
+        InputError: `faces` is not `Faces`.
     """
-    layout = faces.layout
+    layout = check_faces(faces).layout
     eyes = [faces.landmarks[:, indices].mean(axis=1) for indices in layout.eyes]
     places = (layout.nose_tip, *layout.mouth_corners)
     return np.concatenate([np.stack(eyes, axis=1), faces.landmarks[:, places]], axis=1)
 
 
 def align_matrices(faces: Faces, size: int = 112, template: str | ArrayLike = "arcface") -> Tensor:
-    """The similarities by which `align_faces` cuts; `geometry.transform_points` applies them to landmarks.
+    """The similarities that `align_faces` crops by; `geometry.transform_points` applies them to landmarks.
 
     Args:
         faces: N faces.
@@ -65,10 +69,10 @@ def align_matrices(faces: Faces, size: int = 112, template: str | ArrayLike = "a
         image_to_crop: (N, 3, 3) float64.
 
     Raises:
-        InputError: an unusable size or template.
+        InputError: an unusable size or template, or `faces` is not `Faces`.
     """
-    if size < 1:
-        raise InputError(f"size: expected at least 1 pixel, got {size}")
+    if not isinstance(size, (int, np.integer)) or size < 1:
+        raise InputError(f"size: expected a whole number of pixels, at least 1, got {size!r}")
     points = five_points(faces).astype(np.float64)  # (N, 5, 2)
     if isinstance(template, str) and template == "ffhq":
         return _ffhq_matrices(points, size)
@@ -86,23 +90,23 @@ def align_matrices(faces: Faces, size: int = 112, template: str | ArrayLike = "a
 def align_faces(
     image: ImageSource, faces: Faces, size: int = 112, template: str | ArrayLike = "arcface"
 ) -> NDArray[np.uint8]:
-    """Cut every face out upright: turned, scaled and placed so that its five points meet the template's.
+    """Crop every face upright: turned, scaled and moved so that its five points fit the template's.
 
-    Large faces are smoothed as they shrink. What lies outside the photo is black.
+    Faces larger than the crop are smoothed as they shrink. Pixels outside the photo are black.
 
     Args:
         image: whatever `read_image` reads.
         faces: as `FaceAligner` gives them for this image.
         size: side of the square crops, in pixels.
-        template: "arcface", the frame of most recognition networks, given for 112 pixels and resized;
-            "ffhq", the wider frame of the FFHQ photos, on which StyleGAN was trained; or five points (5, 2),
+        template: "arcface", the crop of most recognition networks, defined for 112 pixels and resized;
+            "ffhq", the wider crop of the FFHQ photos that StyleGAN was trained on; or five points (5, 2),
             x y in pixels of the crop, in the order of `five_points`.
 
     Returns:
         (N, size, size, 3) uint8 RGB.
 
     Raises:
-        InputError: an unusable image, size or template.
+        InputError: an unusable image, size or template, or `faces` is not `Faces`.
 
     Reference:
         Umeyama. Least-Squares Estimation of Transformation Parameters Between Two Point Patterns. PAMI 1991.
@@ -113,45 +117,58 @@ def align_faces(
 
 
 def head_pose(faces: Faces) -> NDArray[np.float32]:
-    """Which way each head is turned, seen along the line from the camera to it.
+    """The direction of each head, relative to the line from the camera to it.
 
-    Six landmarks are matched to a standard face in three dimensions, which nobody has exactly: expect errors
-    of several degrees, pitch being the least certain.
+    Six landmarks are fitted to one three-dimensional face for everybody: expect errors of several degrees,
+    the largest in pitch.
 
     Convention:
-        All three are 0 for a face that looks into the camera. Yaw is positive when the nose points to the
-        right of the picture, pitch when it points up, roll when the head leans clockwise in the picture.
-        The head is pitched first, then yawed, then rolled.
+        All three angles are 0 for a face that looks into the camera. Yaw is positive when the nose points
+        to the right of the picture, pitch when it points up, roll when the head is tilted clockwise in the
+        picture. The head is pitched first, then yawed, then rolled.
 
     Returns:
-        (N, 3) yaw, pitch, roll in degrees.
+        (N, 3) float32 yaw, pitch, roll in degrees; NaN for a face whose six landmarks lie in one place or on
+        one line.
+
+    Raises:
+        InputError: `faces` is not `Faces`.
     """
-    layout, model = faces.layout, np.array(_HEAD)  # (6, 3)
+    layout = check_faces(faces).layout
     places = (layout.nose_tip, layout.chin, *layout.eye_corners, *layout.mouth_corners)
-    pictured = faces.landmarks[:, places]  # (N, 6, 2)
-    poses = np.empty((len(faces), 3), np.float32)
-    for pose, points in zip(poses, pictured.astype(np.float64), strict=True):
-        points -= points.mean(axis=0)
-        points *= np.linalg.norm(model[:, :2]) / np.maximum(np.linalg.norm(points), 1e-6) / _HEAD_DISTANCE
-        _, turn, _ = cv2.solvePnP(model, points, np.eye(3), None, flags=cv2.SOLVEPNP_SQPNP)
-        r = cv2.Rodrigues(turn)[0]
-        yaw = math.atan2(r[2, 0], math.hypot(r[2, 1], r[2, 2]))
-        pose[:] = np.degrees([yaw, -math.atan2(r[2, 1], r[2, 2]), math.atan2(r[1, 0], r[0, 0])])
-    return poses
+    pictured = faces.landmarks[:, places].astype(np.float64)  # (N, 6, 2)
+    return np.array([_pose(points) for points in pictured], np.float32).reshape(-1, 3)
+
+
+def _pose(points: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Yaw, pitch and roll in degrees of one head from its six points (6, 2), or three times NaN."""
+    model = np.array(_HEAD)  # (6, 3)
+    points = points - points.mean(axis=0)
+    along, across = np.linalg.svd(points, compute_uv=False)
+    if across <= _FLAT * along:
+        return math.nan, math.nan, math.nan
+    points *= np.linalg.norm(model[:, :2]) / np.linalg.norm(points) / _HEAD_DISTANCE
+    # OpenCV misreads an array whose rows do not lie one after the other.
+    points = np.ascontiguousarray(points)
+    _, turn, _ = cv2.solvePnP(model, points, np.eye(3), None, flags=cv2.SOLVEPNP_SQPNP)
+    r = cv2.Rodrigues(turn)[0]
+    yaw = math.atan2(r[2, 0], math.hypot(r[2, 1], r[2, 2]))
+    pitch, roll = -math.atan2(r[2, 1], r[2, 2]), math.atan2(r[1, 0], r[0, 0])
+    return math.degrees(yaw), math.degrees(pitch), math.degrees(roll)
 
 
 def _fit_similarities(source: NDArray[np.float64], target: NDArray[np.float64]) -> Tensor:
-    """The similarities that bring points (N, P, 2) closest to the target (P, 2), in least squares.
+    """The similarities that bring points (N, P, 2) closest to the target (P, 2), by least squares.
 
-    In the plane, Umeyama's solution is a regression of complex numbers: w = a z has the one coefficient
-    a = sum(conj(z) w) / sum(|z|^2), whose modulus is the scale and whose argument is the angle.
+    In the plane, Umeyama's solution is a complex regression without intercept: w = a z, with
+    a = sum(conj(z) w) / sum(|z|^2). The modulus of a is the scale, its argument the angle.
     """
     centres, centre = source.mean(axis=1), target.mean(axis=0)
     z = (source - centres[:, np.newaxis]) @ (1, 1j)  # (N, P)
     w = (target - centre) @ (1, 1j)  # (P,)
     a = (z.conj() @ w) / np.maximum((abs(z) ** 2).sum(axis=1), 1e-9)  # (N,)
     return similarity(
-        torch.from_numpy(np.maximum(abs(a), 1e-6)),  # points in one place have no size
+        torch.from_numpy(np.maximum(abs(a), 1e-6)),  # 0 for points in one place
         torch.from_numpy(np.angle(a)),
         torch.from_numpy(centres),
         torch.from_numpy(centre).expand(len(source), 2),
@@ -159,11 +176,11 @@ def _fit_similarities(source: NDArray[np.float64], target: NDArray[np.float64]) 
 
 
 def _ffhq_matrices(points: NDArray[np.float64], size: int) -> Tensor:
-    """The frame of the FFHQ photos: from the eyes to the mouth and about twice as far around."""
+    """The crop of the FFHQ photos: centred near the eyes, about four times as wide as their distance."""
     right_eye, left_eye, _, right_mouth, left_mouth = points.transpose(1, 0, 2)  # each (N, 2)
     eyes, mouth = (right_eye + left_eye) / 2, (right_mouth + left_mouth) / 2
     across, down = left_eye - right_eye, mouth - eyes
-    axis = across + down[:, ::-1] * (1, -1)  # to the right of the face: both vectors have a say
+    axis = across + down[:, ::-1] * (1, -1)  # rightwards across the face, from both vectors
     half = np.maximum(2.0 * np.linalg.norm(across, axis=1), 1.8 * np.linalg.norm(down, axis=1))
     middle = torch.full((len(points), 2), (size - 1) / 2)
     return similarity(
@@ -175,9 +192,12 @@ def _ffhq_matrices(points: NDArray[np.float64], size: int) -> Tensor:
 
 
 def _template(points: ArrayLike) -> NDArray[np.float64]:
-    target = np.asarray(points, np.float64)
+    try:
+        target = np.asarray(points, np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:  # words, ragged lists, a tensor on another device
+        raise InputError(f"template: expected five points (5, 2), got {type(points).__name__}") from error
     if target.shape != (5, 2) or not np.isfinite(target).all():
-        raise InputError(f"template: expected five points (5, 2) in pixels, got shape {target.shape}")
+        raise InputError(f"template: expected five finite points (5, 2) in pixels, got shape {target.shape}")
     if not np.ptp(target, axis=0).any():
-        raise InputError("template: expected five points apart from each other, got one place")
+        raise InputError("template: expected five different points, got one place")
     return target

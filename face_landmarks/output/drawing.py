@@ -1,4 +1,4 @@
-"""Faces drawn into pixels with OpenCV, at their subpixel places."""
+"""Faces drawn into a photo with OpenCV, at subpixel positions."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ from face_landmarks.output.strokes import (
     SHADE_WIDTH,
     WHITE,
     Points,
-    check_weight,
+    check_style,
     contours_of,
     outline,
     stroke_sizes,
 )
-from face_landmarks.results import Faces
+from face_landmarks.results import Faces, check_faces
 
 _SCORE_COLORS: tuple[RGB, ...] = ((215, 48, 39), (255, 255, 191), (26, 152, 80))  # at 0, 0.5 and 1
+_TILE = 2048  # longest side of an enlarged part of the canvas, in pixels; bounds memory
+_BORDER = 2  # pixels around such a part that are drawn and dropped: OpenCV's lines are inexact at its edge
 _LETTER_HEIGHT = 14.0  # of a label's capitals, in line widths
-_ENLARGED_LETTER = 64  # their height, in pixels, where they are drawn
+_ENLARGED_LETTER = 64  # of a label's capitals when drawn enlarged, in pixels
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_FRACTION_BITS = 4  # OpenCV draws at 1 / 2**4 of a pixel
+_FRACTION_BITS = 4  # OpenCV takes coordinates in units of 1 / 2**4 pixel
+_FARTHEST = 2**30  # in these units; OpenCV's coordinates have 32 bits
 
 
 def draw_faces(
@@ -46,7 +49,7 @@ def draw_faces(
     color: RGB | None = None,
     weight: float = 1.0,
 ) -> NDArray[np.uint8]:
-    """Draw faces into a copy of the photo, at their subpixel places.
+    """Draw faces into a copy of the photo, at subpixel positions.
 
     Args:
         image: whatever `read_image` reads; it is not changed.
@@ -55,22 +58,23 @@ def draw_faces(
         points: draw each landmark as a dot.
         boxes: draw the face boxes.
         scores: colour each dot by its score, from red (0) over yellow to green (1).
-        labels: one for each face, such as its name or number, written above its box.
-        color: one RGB colour for all lines, in place of one for each part of the face.
-        weight: makes every stroke heavier (above 1) or lighter (below 1).
+        labels: one text per face, such as its name or number, written above its box.
+        color: one RGB colour, each from 0 to 255, for all lines instead of one per facial part.
+        weight: factor on the width of lines and the radius of dots.
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        InputError: an unusable image, another number of labels than of faces, or a weight that is
-            not positive.
+        InputError: an unusable image or colour, `faces` that is not `Faces`, another number of labels than
+            of faces, or a weight that is not positive.
     """
-    check_weight(weight)
+    check_style(color, weight)
+    check_faces(faces)
     texts = [""] * len(faces) if labels is None else list(map(str, labels))
     if len(texts) != len(faces):
         raise InputError(f"labels: expected one for each of {len(faces)} faces, got {len(texts)}")
-    canvas = read_image(image)  # ours to draw on: a copy, also of an array
+    canvas = read_image(image)  # a copy, even of an array
     contours = contours_of(faces.layout, color)
     for face in faces:
         (landmarks,), (landmark_scores,), (box,) = face.landmarks, face.landmark_scores, face.boxes
@@ -91,30 +95,61 @@ def _paint(
     dots: list[tuple[Points, RGB]],
     weight: float,
 ) -> None:
-    """Draw lines and dots into the canvas, in place.
-
-    OpenCV's lines are whole pixels wide. So the part of the canvas they touch is enlarged by
-    repeating pixels, drawn on, and averaged back: what is not drawn on comes back unchanged.
-    """
-    if not strokes and not dots:
+    """Draw lines (P, 2) and dots (2,) into the canvas, in place, tile by tile to bound memory."""
+    shapes = [*(line for line, _ in strokes), *(dot[np.newaxis] for dot, _ in dots)]
+    if not shapes:
         return
-    touched = np.concatenate([*(line for line, _ in strokes), *(dot[np.newaxis] for dot, _ in dots)])
-    line_width, radius = stroke_sizes(touched, weight)
+    line_width, radius = stroke_sizes(np.concatenate(shapes), weight)
     margin = math.ceil(radius + SHADE_WIDTH * line_width) + 1
+    extents = [_extents(shape, margin) for shape in shapes]
+    touched = np.concatenate(extents)  # (E, 2, 2)
     size = canvas.shape[1::-1]
-    low = np.clip(np.floor(touched.min(axis=0)) - margin, 0, size).astype(int)
-    high = np.clip(np.ceil(touched.max(axis=0)) + margin + 1, 0, size).astype(int)
-    patch = canvas[low[1] : high[1], low[0] : high[0]]
-    if not patch.size:
-        return
+    low = np.clip(touched[:, 0].min(axis=0), 0, size).astype(int)
+    high = np.clip(touched[:, 1].max(axis=0), 0, size).astype(int)
 
-    scale = min(8, math.ceil(5 / line_width))  # lines about five enlarged pixels wide, or more
+    scale = min(8, math.ceil(5 / line_width))  # lines at least about five enlarged pixels wide
+    side = _TILE // scale
+    for top in range(low[1], high[1], side):
+        for left in range(low[0], high[0], side):
+            corner, end = np.array([left, top]), np.minimum((left + side, top + side), high)
+            near = [((box[:, 0] < end) & (box[:, 1] > corner)).all(axis=1).any() for box in extents]
+            if any(near):
+                near_strokes = [stroke for stroke, is_near in zip(strokes, near, strict=False) if is_near]
+                near_dots = [dot for dot, is_near in zip(dots, near[len(strokes) :], strict=True) if is_near]
+                x, y = begin = np.maximum(corner - _BORDER, 0)
+                patch = canvas[y : end[1] + _BORDER, x : end[0] + _BORDER]
+                drawn = _paint_tile(patch, begin, scale, near_strokes, near_dots, line_width, radius)
+                canvas[top : end[1], left : end[0]] = drawn[top - y : end[1] - y, left - x : end[0] - x]
+
+
+def _extents(line: Points, margin: int) -> NDArray[np.float32]:
+    """Low and high corner of what each segment of a line (P, 2) may touch: (P - 1, 2, 2). A dot is (1, 2)."""
+    starts, ends = (line[:-1], line[1:]) if len(line) > 1 else (line, line)
+    low, high = np.minimum(starts, ends), np.maximum(starts, ends)
+    return np.stack([np.floor(low) - margin, np.ceil(high) + margin + 1], axis=1)
+
+
+def _paint_tile(
+    patch: NDArray[np.uint8],
+    corner: NDArray[np.int64],
+    scale: int,
+    strokes: list[tuple[Points, RGB]],
+    dots: list[tuple[Points, RGB]],
+    line_width: float,
+    radius: float,
+) -> NDArray[np.uint8]:
+    """Lines and dots drawn into a copy of a part of the canvas that begins at the corner (x, y).
+
+    OpenCV's lines are whole pixels wide. So the patch is enlarged by repeating pixels, drawn on, and averaged
+    back: pixels without ink keep their values.
+    """
     image_to_enlarged = resize_matrix(scale)
 
     def fixed(points: Points) -> NDArray[np.int32]:
-        enlarged = transform_points(image_to_enlarged, torch.from_numpy(points - low)).numpy()
-        rounded: NDArray[np.int32] = np.rint(enlarged * 2**_FRACTION_BITS).astype(np.int32)
-        return rounded
+        enlarged = transform_points(image_to_enlarged, torch.from_numpy(points - corner)).numpy()
+        units = np.rint(enlarged * 2**_FRACTION_BITS)
+        whole: NDArray[np.int32] = np.clip(units, -_FARTHEST, _FARTHEST).astype(np.int32)
+        return whole
 
     def paint_line(target: NDArray[np.uint8], line: Points, rgb: RGB, width: float) -> None:
         thickness = max(1, round(width * scale))
@@ -136,13 +171,13 @@ def _paint(
         paint_line(bright, line, rgb, line_width)
     for dot, rgb in dots:
         paint_dot(bright, dot, rgb, radius)
-    patch[:] = cv2.resize(bright, patch.shape[1::-1], interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(bright, patch.shape[1::-1], interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _write(canvas: NDArray[np.uint8], text: str, box: Points, rgb: RGB, weight: float) -> None:
-    """Write a text above a box in view, or as near to there as it is inside the canvas; in place.
+    """Write a text above a box that is in view, moved inside the canvas if necessary; in place.
 
-    The letters are drawn enlarged and averaged, as lines are in `_paint`; so is their shade.
+    Letters and their shade are drawn enlarged and averaged, as lines are in `_paint_tile`.
     """
     size = np.array(canvas.shape[1::-1])  # (W, H)
     if (box[:2] >= size).any() or (box[2:] <= 0).any():

@@ -1,4 +1,4 @@
-"""Faces and heatmaps in matplotlib figures; matplotlib is imported only when a figure is asked for."""
+"""Faces and heatmaps in matplotlib figures; matplotlib is imported by the first call."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from face_landmarks.output.strokes import (
     SHADE_WIDTH,
     WHITE,
     Points,
-    check_weight,
+    check_style,
     contours_of,
     outline,
     stroke_sizes,
 )
-from face_landmarks.results import FaceHeatmaps, Faces
+from face_landmarks.results import FaceHeatmaps, Faces, check_faces
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,24 +48,26 @@ def plot_faces(
     Args:
         image: whatever `read_image` reads.
         faces: as `FaceAligner` gives them for this photo.
-        ax: where to plot; by default the only axes of a new figure, which is the caller's to
-            show, save or close. Limits set on it before stay, for a closer look.
+        ax: where to plot; by default the axes of a new figure, which the caller shows, saves or closes.
+            Limits that were set before are kept, to zoom in.
         lines: plot the contour of each facial part.
         points: plot each landmark as a dot.
         boxes: plot the face boxes.
         indices: write each landmark's index beside it.
         scores: colour each dot by its score, from red (0) to green (1).
-        color: one RGB colour for all lines, in place of one for each part of the face.
-        weight: makes every stroke heavier (above 1) or lighter (below 1).
+        color: one RGB colour, each from 0 to 255, for all lines instead of one per facial part.
+        weight: factor on the width of lines and the radius of dots.
 
     Returns:
         The axes; data coordinates are image pixels.
 
     Raises:
-        InputError: an unusable image, or a weight that is not positive.
+        InputError: an unusable image or colour, `faces` that is not `Faces`, or a weight that is not
+            positive.
         MissingDependencyError: matplotlib is not installed.
     """
-    check_weight(weight)
+    check_style(color, weight)
+    check_faces(faces)
     pixels = read_image(image)
     plt = _pyplot()
     from matplotlib.patheffects import withStroke
@@ -76,7 +78,7 @@ def plot_faces(
         _, ax = plt.subplots(figsize=np.maximum(size, 1), layout="constrained")
     ax.imshow(pixels)
     ax.set_axis_off()
-    ax.autoscale(False)  # a landmark outside the photo must not shrink it
+    ax.autoscale(False)  # landmarks outside the photo must not change the limits
     ax.apply_aspect()
     points_per_pixel = ax.get_window_extent().width / np.ptp(ax.get_xlim()) * 72 / ax.figure.dpi
 
@@ -119,15 +121,14 @@ def plot_heatmaps(
     *,
     points: bool = True,
 ) -> Axes:
-    """Plot the heatmaps of one face over its crop, the largest of all in each cell.
+    """Plot the heatmaps of one face over its crop, as their maximum in each cell.
 
     Args:
         heatmaps: as `FaceAligner.heatmaps` gives them.
-        face: which one.
-        landmarks: indices of those to plot; all if not given.
-        ax: where to plot; by default the only axes of a new figure, which is the caller's to
-            show, save or close.
-        points: plot a cross where each landmark was decoded.
+        face: index of the face.
+        landmarks: indices of the landmarks; all by default.
+        ax: where to plot; by default the axes of a new figure, which the caller shows, saves or closes.
+        points: plot a cross at each decoded landmark.
 
     Returns:
         The axes; data coordinates are crop pixels.
@@ -153,7 +154,7 @@ def plot_heatmaps(
     (left, top), (right, bottom) = transform_points(heatmap_to_crop, corners).tolist()
     gray = cv2.cvtColor(heatmaps.crops[face], cv2.COLOR_RGB2GRAY)
     ax.imshow(gray, cmap="gray", vmin=0, vmax=255)
-    ax.autoscale(False)  # the grid of cells may be shifted against the crop
+    ax.autoscale(False)  # the heatmaps may be shifted relative to the crop
     ax.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=heat, extent=(left, right, bottom, top))
     if points:
         places = transform_points(heatmap_to_crop, torch.from_numpy(heatmaps.points[face, chosen]))

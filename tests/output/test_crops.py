@@ -1,4 +1,4 @@
-"""Faces cut out upright: the five points land where the template has them; heads look where they look."""
+"""Upright crops: the five points land where the template has them. Head poses: angles and their signs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -119,7 +119,16 @@ def test_a_face_that_is_one_point_has_a_crop(photo, astronaut, template):
 
 @pytest.mark.parametrize(
     "options",
-    [{"size": 0}, {"template": "vgg"}, {"template": np.zeros((4, 2))}, {"template": np.ones((5, 2))}],
+    [
+        {"size": 0},
+        {"size": 112.5},
+        {"template": "vgg"},
+        {"template": np.zeros((4, 2))},
+        {"template": np.ones((5, 2))},
+        {"template": [["a", "b"]] * 5},
+        {"template": [[1, 2], [3]]},
+        {"template": np.full((5, 2), np.nan)},
+    ],
     ids=str,
 )
 def test_a_wrong_template_or_size_is_refused(photo, astronaut, options):
@@ -169,6 +178,11 @@ def test_signs_are_those_of_the_picture():
 def test_a_mirrored_photo_mirrors_yaw_and_roll(astronaut):
     mirrored = astronaut.landmarks[:, astronaut.layout.mirror] * (-1, 1) + (511, 0)
     np.testing.assert_allclose(head_pose(faces_at(mirrored)), head_pose(astronaut) * (-1, 1, -1), atol=0.5)
+
+
+def test_the_size_of_a_face_does_not_change_its_pose():
+    small, large = (faces_at(scale * pictured(25, -15, 20)) for scale in (0.01, 100))
+    np.testing.assert_allclose(head_pose(small), head_pose(large), atol=0.01)
 
 
 def test_no_face_has_no_pose():

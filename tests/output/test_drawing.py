@@ -10,7 +10,7 @@ from rings import GRAY, HEIGHT, WIDTH, faces_at, ink, ring
 
 from face_landmarks.errors import InputError
 from face_landmarks.layouts import IBUG_68
-from face_landmarks.output import strokes
+from face_landmarks.output import drawing, strokes
 from face_landmarks.output.drawing import draw_faces
 from face_landmarks.results import Faces
 
@@ -150,3 +150,37 @@ def test_a_label_longer_than_the_photo_is_cut_off():
 def test_labels_are_one_for_each_face():
     with pytest.raises(InputError, match="labels: expected one for each of 1 faces, got 2"):
         draw_faces(GRAY, faces_at(ring((80, 60), 40)), labels=[1, 2])
+
+
+@pytest.mark.parametrize(("radius", "weight"), [(50, 1), (50, 4), (120, 0.2)])
+def test_a_drawing_does_not_depend_on_how_it_is_tiled(radius, weight, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 256, (260, 300, 3), np.uint8)
+    face = faces_at(ring((140.3, 130.6), radius))
+    whole = draw_faces(noise, face, boxes=True, weight=weight)
+    monkeypatch.setattr(drawing, "_TILE", 256)
+    tiled = draw_faces(noise, face, boxes=True, weight=weight)
+    assert ink(tiled, noise).any()
+    assert np.abs(tiled.astype(int) - whole).max() <= 4  # grey levels: OpenCV rounds where it clips
+
+
+def test_memory_does_not_grow_with_the_face(monkeypatch):
+    enlarged, resize = [], drawing.cv2.resize
+
+    def spy(big, *args, **options):
+        enlarged.append(big)
+        return resize(big, *args, **options)
+
+    monkeypatch.setattr(drawing.cv2, "resize", spy)
+    large = faces_at(ring((600, 600), 550))
+    draw_faces(np.zeros((1200, 1200, 3), np.uint8), large, points=False, weight=0.5)
+    side = max(max(big.shape[:2]) for big in enlarged)
+    assert len(enlarged) > 4 and side <= drawing._TILE + 2 * 8 * drawing._BORDER
+    monkeypatch.undo()
+
+
+def test_a_line_to_a_landmark_far_away_leaves_the_photo_towards_it():
+    landmarks = np.full((68, 2), 60.0)
+    landmarks[:8] = [40, 30]
+    landmarks[8:17] = [1e12, 30]  # beyond OpenCV's coordinates
+    drawn = ink(draw_faces(GRAY, faces_at(landmarks), points=False, weight=1e-5))
+    assert drawn[30, 41:].all() and not drawn[30, :38].any()

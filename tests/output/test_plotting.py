@@ -32,11 +32,19 @@ def no_figure_stays_open() -> Iterator[None]:
     plt.close("all")
 
 
-@pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf"), "2", None])
 def test_a_weight_is_a_positive_number(weight):
     for draw in (draw_faces, plot_faces):
         with pytest.raises(InputError, match="weight: expected a positive number"):
             draw(GRAY, Faces.empty(IBUG_68), weight=weight)
+    assert not plt.get_fignums()
+
+
+@pytest.mark.parametrize("color", ["red", (255, 0), (0, 0, 256), (0.5, 0, 0), (-1, 0, 0), 7, ()], ids=str)
+def test_a_colour_is_three_levels(color):
+    for draw in (draw_faces, plot_faces):
+        with pytest.raises(InputError, match="color: expected a tuple of red, green and blue"):
+            draw(GRAY, Faces.empty(IBUG_68), color=color)
     assert not plt.get_fignums()
 
 
