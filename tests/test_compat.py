@@ -80,7 +80,13 @@ def test_three_dimensions_are_refused_clearly(kind):
 
 @pytest.mark.parametrize(
     "options",
-    [{"network_size": 1}, {"face_detector": "folder"}, {"face_detector_kwargs": {"filter_threshold": 0.8}}],
+    [
+        {"network_size": 1},
+        {"face_detector": "folder"},
+        {"face_detector": None},
+        {"face_detector": 5},
+        {"face_detector_kwargs": {"filter_threshold": 0.8}},
+    ],
     ids=str,
 )
 def test_what_is_not_offered_is_refused(options):
@@ -110,6 +116,39 @@ def test_boxes_may_be_given_with_or_without_a_score(fa, photo, expected):
         (landmarks,), _, given = fa.get_landmarks(photo, boxes, return_bboxes=True)
         np.testing.assert_allclose(landmarks, expected.landmarks[0], atol=1e-2)
         assert given is boxes
+
+
+BOX = [178.0, 59.0, 267.0, 175.0]
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [BOX, [*BOX, 0.9], np.array(BOX), torch.tensor(BOX), [BOX[:3]], [BOX[:3]] * 4, [None], ["boxx"], "box", 5,
+     [[1, 2, [3], 4]], [[BOX]]],
+    ids=str,
+)  # fmt: skip
+def test_boxes_of_another_shape_are_refused(fa, photo, boxes):
+    with pytest.raises(InputError, match=r"detected_faces: expected a list of boxes \[x0, y0, x1, y1\]"):
+        fa.get_landmarks(photo, boxes)
+    with pytest.raises(InputError, match=r"detected_faces: expected a list of boxes \[x0, y0, x1, y1\]"):
+        fa.get_landmarks_from_batch(photo.transpose(2, 0, 1)[None], [boxes])
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_boxes_may_be_tensors(fa, photo, kind):
+    boxes = torch.tensor([BOX], dtype=kind, requires_grad=True)
+    (found,), (expected,) = fa.get_landmarks(photo, boxes), fa.get_landmarks(photo, [BOX])
+    np.testing.assert_allclose(found, expected, atol=0.5)
+
+
+@pytest.mark.parametrize(
+    "batch", [np.zeros((3, 60, 80)), np.zeros((60, 80, 3)), [np.zeros((60, 80, 3))], "photo.jpg", None, 7]
+)
+def test_a_batch_of_another_shape_is_refused(fa, batch):
+    with pytest.raises(InputError, match=r"image_batch: expected (shape \(B, 3|images of shape \(3), H, W\)"):
+        fa.get_landmarks_from_batch(batch)
+    with pytest.raises(InputError, match="image_batch: expected"):
+        fa.face_detector.detect_from_batch(batch)
 
 
 def test_no_face_is_none(fa, photo):

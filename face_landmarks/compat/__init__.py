@@ -1,4 +1,4 @@
-"""The interfaces of other packages, answered by this one; today that of face-alignment.
+"""The interfaces of other packages, served by this one: face-alignment's.
 
 from face_landmarks import compat as face_alignment
 """

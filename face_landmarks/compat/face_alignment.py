@@ -5,8 +5,8 @@
     fa = face_alignment.FaceAlignment(face_alignment.LandmarksType.TWO_D, device="cpu")
     landmarks = fa.get_landmarks("photo.jpg")  # a list of (68, 2) arrays, or None
 
-What differs is said in docs/migration.md: landmarks are not rounded, the detector is MTCNN, and
-what cannot be worked with raises an `InputError`.
+docs/migration.md lists the differences: landmarks are not rounded, the detector is MTCNN, and unusable
+arguments raise `InputError`.
 """
 
 from __future__ import annotations
@@ -52,25 +52,25 @@ class NetworkSize(IntEnum):
 
 
 class FaceAlignment:
-    """Landmarks by `FaceAligner`, asked and answered as face-alignment 1.5 does.
+    """Landmarks by `FaceAligner`, with the arguments and results of face-alignment 1.5.
 
     Args:
         landmarks_type: `LandmarksType.TWO_D`.
-        network_size: `NetworkSize.LARGE`; it does not choose the network, `model` does.
-        device: where the networks run, "cuda" as in face-alignment.
-        dtype: type the landmark network computes in.
-        flip_input: also look at every face in the mirror.
-        face_detector: any of face-alignment's names, which all mean MTCNN here; or a
+        network_size: `NetworkSize.LARGE`; `model` chooses the network.
+        device: where the networks run, "cuda" by default as in face-alignment.
+        dtype: type in which the landmark network computes.
+        flip_input: average with the mirror image of every face.
+        face_detector: any name that face-alignment knows, which all mean MTCNN here; or a
             `face_landmarks.Detector`. "folder" is not offered: pass the boxes as `detected_faces`.
         face_detector_kwargs: arguments of `face_landmarks.MTCNN`.
-        verbose: accepted and not used.
-        compile: accepted and not used: there is nothing to wait for.
+        verbose: accepted and ignored.
+        compile: accepted and ignored.
         max_batch_size: crops per network call.
         model: as in `FaceAligner`.
 
     Attributes:
-        face_detector: its `detect_from_image` and `detect_from_batch` give boxes (5,): x0 y0 x1 y1
-            and score.
+        face_detector: its methods `detect_from_image` and `detect_from_batch` give boxes (5,): x0 y0 x1
+            y1 and score.
 
     Raises:
         InputError: 3D landmarks, or another argument that is not offered.
@@ -98,7 +98,8 @@ class FaceAlignment:
             )
         if network_size != NetworkSize.LARGE:
             raise InputError(f"network_size: expected NetworkSize.LARGE, got {network_size!r}")
-        if isinstance(face_detector, str) and face_detector not in _DETECTORS:
+        known = face_detector in _DETECTORS if isinstance(face_detector, str) else callable(face_detector)
+        if not known:
             raise InputError(
                 f"face_detector: expected one of {', '.join(_DETECTORS)} or a callable, got {face_detector!r}"
             )
@@ -125,7 +126,7 @@ class FaceAlignment:
         return_bboxes: bool = False,
         return_landmark_score: bool = False,
     ) -> Any:
-        """The same as `get_landmarks_from_image`."""
+        """Another name of `get_landmarks_from_image`."""
         return self.get_landmarks_from_image(
             image_or_path, detected_faces, return_bboxes, return_landmark_score
         )
@@ -140,15 +141,18 @@ class FaceAlignment:
         """The landmarks of every face of one image.
 
         Args:
-            image_or_path: whatever `read_image` reads; arrays and tensors are (H, W, 3) here, and floats
-                count to 255 unless none is above 1.
-            detected_faces: boxes x0 y0 x1 y1, whatever follows, to skip detection.
+            image_or_path: whatever `read_image` reads. Arrays and tensors are (H, W, 3); floats are in
+                [0, 255], or in [0, 1] if none is above 1.
+            detected_faces: a list of boxes x0 y0 x1 y1, to skip detection; further numbers are ignored.
             return_bboxes: also return the boxes.
             return_landmark_score: also return the scores.
 
         Returns:
-            A list of (68, 2) float32 arrays, or None where there is no face. If boxes or scores are wanted:
-            landmarks, list of scores (68,) or None, boxes or None; three times None where there is no face.
+            A list of (68, 2) float32 arrays, or None if there is no face. With boxes or scores: a tuple of
+            landmarks, list of scores (68,) or None, boxes or None; three times None if there is no face.
+
+        Raises:
+            InputError: an unusable image or box.
         """
         pixels = _pixels(image_or_path)
         boxes = self.face_detector.detect_from_image(pixels) if detected_faces is None else detected_faces
@@ -164,15 +168,19 @@ class FaceAlignment:
         """The landmarks of every face of a batch of images.
 
         Args:
-            image_batch: (B, 3, H, W), with values as in `get_landmarks_from_image`.
-            detected_faces: for each image its boxes.
+            image_batch: (B, 3, H, W), or a list of B images (3, H, W), with values as in
+                `get_landmarks_from_image`.
+            detected_faces: the list of boxes of each image.
             return_bboxes: also return the boxes.
             return_landmark_score: also return the scores.
 
         Returns:
-            For each image one array (68 n, 2) of its n faces, one under the other, or [] where there is none;
-            None for an empty batch. If boxes or scores are wanted: those, for each image a list of
-            scores (68,) or None, and for each image its boxes; the last two None where not wanted.
+            For each image an array (68 n, 2) of the landmarks of its n faces, or [] if there is none; None
+            for an empty batch. With boxes or scores: a tuple of this list, for each image a list of scores
+            (68,) or None, and for each image its boxes. What is not asked for is None.
+
+        Raises:
+            InputError: an unusable batch or box, or another number of lists of boxes than of images.
         """
         images = _split(image_batch)
         find = self.face_detector.detect_from_image
@@ -195,7 +203,7 @@ class FaceAlignment:
         return_bboxes: bool = False,
         return_landmark_score: bool = False,
     ) -> dict[str, Any]:
-        """The landmarks of every image of a folder: path -> what `get_landmarks_from_image` returns."""
+        """The landmarks of every image of a folder: path -> the result of `get_landmarks_from_image`."""
         folder = os.path.join(glob.escape(os.fspath(path)), "**" if recursive else "")
         files = [
             file
@@ -208,8 +216,7 @@ class FaceAlignment:
         }
 
     def _find(self, images: Sequence[NDArray[np.uint8]], boxes: Sequence[Boxes]) -> list[Faces]:
-        corners = [np.array([np.asarray(box)[:4] for box in mine]).reshape(-1, 4) for mine in boxes]
-        return self._aligner.align_batch(images, corners)
+        return self._aligner.align_batch(images, list(map(_corners, boxes)))
 
     @staticmethod
     def _answer(faces: Faces, boxes: Boxes, with_boxes: bool, with_scores: bool) -> Any:
@@ -222,7 +229,7 @@ class FaceAlignment:
 
 
 class _FaceDetector:
-    """A detector asked as face-alignment's are, for boxes (5,): x0 y0 x1 y1 and score."""
+    """A detector with the methods of face-alignment's, for boxes (5,): x0 y0 x1 y1 and score."""
 
     def __init__(self, detector: Detector) -> None:
         self._detector = detector
@@ -236,9 +243,32 @@ class _FaceDetector:
 
 
 def _split(batch: Tensor | NDArray[Any]) -> list[NDArray[np.uint8]]:
-    """The images of a batch (B, 3, H, W)."""
-    arrays = (_to_array(image) if isinstance(image, Tensor) else np.asarray(image) for image in batch)
-    return [_pixels(np.moveaxis(array, 0, -1)) for array in arrays]
+    """The images of a batch (B, 3, H, W); raise unless it is one."""
+    if not isinstance(batch, (Tensor, np.ndarray, list, tuple)):
+        raise InputError(f"image_batch: expected shape (B, 3, H, W), got {type(batch).__name__}")
+    images = []
+    for image in batch:
+        array = _to_array(image) if isinstance(image, Tensor) else np.asarray(image)
+        if array.ndim != 3 or array.shape[0] != 3:
+            raise InputError(f"image_batch: expected images of shape (3, H, W), got {array.shape}")
+        images.append(_pixels(np.moveaxis(array, 0, -1)))
+    return images
+
+
+def _corners(boxes: Boxes) -> NDArray[np.float64]:
+    """The corners (N, 4) of one image's boxes; raise unless each has four numbers or more."""
+    corners = []
+    try:
+        for box in boxes:
+            numbers = np.asarray(_to_array(box) if isinstance(box, Tensor) else box, np.float64)
+            if numbers.ndim != 1 or len(numbers) < 4:
+                raise ValueError(f"one of shape {numbers.shape}")
+            corners.append(numbers[:4])
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"detected_faces: expected a list of boxes [x0, y0, x1, y1] for each image, got {error}"
+        ) from error
+    return np.array(corners).reshape(-1, 4)
 
 
 def _to_array(image: Tensor) -> NDArray[Any]:
@@ -248,9 +278,9 @@ def _to_array(image: Tensor) -> NDArray[Any]:
 
 
 def _pixels(image: ImageSource) -> NDArray[np.uint8]:
-    """An image by face-alignment's rules: tensors are (H, W, 3), and floats count to 255.
+    """An image by face-alignment's rules: tensors are (H, W, 3), and floats are in [0, 255].
 
-    Floats of which none is above 1 are read as [0, 1]: as 0..255 they would be a black picture.
+    Floats of which none is above 1 are read as [0, 1], since in [0, 255] they would be black.
     """
     if isinstance(image, Tensor):
         image = _to_array(image)
