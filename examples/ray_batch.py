@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from face_landmarks import FaceAligner, read_image
 from face_landmarks.errors import ImageError
-from face_landmarks.output.folders import settings_of
+from face_landmarks.output.journal import settings_of
 
 PHOTOS = ["jpg", "jpeg", "png", "bmp", "webp", "tif", "tiff"]
 
@@ -33,6 +33,7 @@ class Align:
     def __init__(self, model: str, threads: int) -> None:
         torch.set_num_threads(threads)
         self.aligner = FaceAligner(model)
+        self.settings = settings_of(self.aligner)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         photos = [read(data) for data in batch["bytes"]]
@@ -41,7 +42,7 @@ class Align:
             {"error": str(photo)} if isinstance(photo, ImageError) else next(results).to_dict()
             for photo in photos
         ]
-        heads = [{"bytes": len(data), **settings_of(self.aligner)} for data in batch["bytes"]]
+        heads = [{"bytes": len(data), **self.settings} for data in batch["bytes"]]
         return {
             "path": list(batch["path"]),
             "row": [json.dumps(head | row) for head, row in zip(heads, rows, strict=True)],

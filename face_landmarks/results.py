@@ -165,7 +165,7 @@ class Faces:
         Args:
             lines: begin a new line for each array and for each face in it; by default all is on one line.
         """
-        return format_json(self.to_dict()) if lines else json.dumps(self.to_dict())
+        return _format_json(self.to_dict()) if lines else json.dumps(self.to_dict())
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Faces:
@@ -343,7 +343,7 @@ def check_faces(faces: object) -> Faces:
     raise InputError(f"faces: expected Faces, as FaceAligner.align returns them, got {got}")
 
 
-def format_json(values: Mapping[str, Any]) -> str:
+def _format_json(values: Mapping[str, Any]) -> str:
     """JSON with a line for each key, and for each item of a list: in `Faces.to_dict`, for each face."""
     parts = []
     for key, value in values.items():

@@ -69,15 +69,16 @@ def _align_folder(options: argparse.Namespace) -> int:
         raise InputError("--out: expected one folder of photos, without --draw and --json")
     (folder,) = options.photos
     report = align_folder(make_aligner(options), folder, options.out, progress=sys.stderr.isatty())
-    for photo, reason in report.unreadable.items():
+    problems = report.unreadable | report.failed
+    for photo, reason in problems.items():
         print(f"face-landmarks: {photo}: {reason}", file=sys.stderr)
     resumed = f", {report.resumed} of them earlier" if report.resumed else ""
     print(
         f"{folder}: {report.faces} faces in {report.images} photos{resumed}, "
-        f"{len(report.unreadable)} unreadable",
+        f"{len(report.unreadable)} unreadable" + (f", {len(report.failed)} failed" * bool(report.failed)),
         file=sys.stderr,
     )
-    return 1 if report.unreadable else 0
+    return 1 if problems else 0
 
 
 def _drawing_path(target: str | None, photos: Sequence[str]) -> Callable[[str], Path]:

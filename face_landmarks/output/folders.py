@@ -1,55 +1,50 @@
-"""Folders of photos, aligned into one file: decoded in parallel, resumed where they stopped."""
+"""Folders of photos, aligned into one file: decoded in parallel, resumed after an interruption."""
 
 from __future__ import annotations
 
-import csv
-import json
-import math
 import os
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from face_landmarks._system.extras import import_extra
-from face_landmarks._system.files import make_folder, replacing, writing
+from face_landmarks._system.files import make_folder, remove
 from face_landmarks.aligner import FaceAligner
 from face_landmarks.errors import ImageError, InputError
 from face_landmarks.images import PHOTO_SUFFIXES, read_image
-from face_landmarks.pts import write_pts
+from face_landmarks.output.journal import Row, append, only_run, read_rows, resume, settings_of, size_of
+from face_landmarks.output.tables import TABLES, check_free, check_stems, convert, import_pyarrow
 from face_landmarks.results import Faces
 
 Pixels: TypeAlias = "NDArray[np.uint8]"
-Row: TypeAlias = "dict[str, Any]"
 
-_TOGETHER: Final = 8  # photos aligned at once: their faces share network batches, their rows one write
-_FORMATS: Final = (".jsonl", ".csv", ".parquet")
-_HEAD: Final = b'{"image": "'  # of every line of results
-_KEYS: Final = {"image", "bytes", "model", "weights", "flip", "refine"}  # and a result or an error
+_TOGETHER: Final = 8  # photos aligned at once: their faces share network batches, their lines one write
 
 
 @dataclass(frozen=True)
 class FolderReport:
-    """What became of a folder.
+    """Counts of a folder's photos and faces.
 
     Attributes:
-        images: photos in the results, those of earlier runs included.
+        images: photos that were aligned, those of earlier runs included.
         faces: faces found in them.
-        resumed: photos that earlier runs had done.
+        resumed: photos that were done before this run.
         unreadable: photo -> why it could not be read.
+        failed: photo -> what the detector or the aligner raised.
     """
 
     images: int
     faces: int
     resumed: int
     unreadable: dict[str, str]
+    failed: dict[str, str] = field(default_factory=dict)
 
 
 def align_folder(
@@ -63,89 +58,75 @@ def align_folder(
 ) -> FolderReport:
     """Find the landmarks of every photo of a folder.
 
-    Results are kept as they come, a line of JSON per photo, and a run that was stopped, however it
-    was, goes on where it stopped when it is called again. An unreadable photo is a line with its error.
+    Each photo's result is kept at once as a line of JSON. An interrupted run, even a killed one, resumes when
+    called again. A photo that cannot be read is a line with its "error" and counts as done. A photo at which
+    the detector or the aligner raises is such a line, too; it has "retry": true, and the next run tries it
+    again.
 
     =============  ===============================================================================
     `out`          holds
     =============  ===============================================================================
-    NAME.jsonl     per photo "image", its size in "bytes", the "model", its "weights" (SHA-256), "flip" and
-                   "refine", and `Faces.to_dict()` or "error"; called again when it is finished, only
-                   photos that are new are looked at
+    NAME.jsonl     per photo "image", its size in "bytes", the settings (below), and `Faces.to_dict()` or
+                   "error"; called again on a finished file, only new photos are aligned
     NAME.csv       per face its photo, number, box, box score, and x_0, y_0, score_0, error_0, x_1, ...
-    NAME.parquet   the same; needs pandas and pyarrow
+    NAME.parquet   the same; needs pyarrow
     NAME           a folder with NAME.pts per face, NAME.1.pts, NAME.2.pts where there are several
     =============  ===============================================================================
 
     Until they are finished, the last three keep their lines in NAME.csv.jsonl, NAME.parquet.jsonl or
-    NAME.pts.jsonl.
+    NAME.pts.jsonl. The settings are "model", "weights" (SHA-256 of the file), "network" (SHA-256 of the
+    weights in use), "detector" and the aligner's options; lines of different settings are not mixed.
 
     Args:
         aligner: with a detector.
-        folder: of photos; hidden files are left out, and photos are done in order of their path.
+        folder: of photos, aligned in the order of their paths; hidden files are left out.
         out: see above.
-        recursive: also look into subfolders.
+        recursive: include subfolders.
         workers: threads that decode photos.
         progress: show a bar on stderr.
 
     Raises:
-        InputError: no such folder, an unusable `out`, or one that holds results of another model, of other
+        InputError: no such folder, no detector, an unusable `out`, or one that holds results of other
             settings or photos, or anything else.
-        WriteError: `out` cannot be written.
-        MissingDependencyError: .parquet without pandas and pyarrow.
+        WriteError: `out` cannot be written, or another run is writing it.
+        MissingDependencyError: .parquet without pyarrow.
+        Exception: what the detector or the aligner raised, if it raised at each of the first eight photos.
     """
     folder, out = Path(folder), Path(out)
     if workers < 1:
         raise InputError(f"workers: expected at least 1, got {workers}")
     photos = _photos(folder, recursive)
-    if out.suffix not in (*_FORMATS, ""):
-        raise InputError(f"out: expected {', '.join(_FORMATS)} or the name of a folder, got {out.name!r}")
-    if out.suffix == ".parquet":
-        _pandas()
-    if not out.suffix:
-        out = out.resolve()  # "." and ".." have no name
-        _check_stems(photos)
-    lines = (
-        out if out.suffix == ".jsonl" else out.with_name(f"{out.name}{'' if out.suffix else '.pts'}.jsonl")
-    )
-    if lines != out and not lines.exists():
-        _check_free(out, photos)
+    lines, out = _places(out, photos)
+    if aligner.detector is None:
+        raise InputError("aligner: expected one with a detector, got detector=None")
 
-    with writing(out):
-        make_folder(lines.parent)
-        done = _resume(lines, folder, settings_of(aligner))
-        file = lines.open("a", encoding="utf-8")
-    with file:
+    make_folder(lines.parent)
+    with only_run(lines):
+        if lines != out and not lines.exists():
+            check_free(out, photos)
+        settings = settings_of(aligner)
+        done = resume(lines, folder, settings)
+        append(lines, [])  # the file exists, even if there is no photo
         waiting = [photo for photo in photos if photo not in done]
-        bar = tqdm(
+        with tqdm(
             total=len(photos), initial=len(photos) - len(waiting), unit=" photos", disable=not progress
-        )
-        with bar:
-            decoded = _decode(folder, waiting, workers)
+        ) as bar:
+            decoded, any_done = _decode(folder, waiting, workers), bool(done)
             while some := list(islice(decoded, _TOGETHER)):
-                rows = list(_align(aligner, folder, some))
-                with writing(out):
-                    file.write("".join(json.dumps(row) + "\n" for row in rows))
-                    file.flush()
+                rows = _align(aligner, some, any_done)
+                heads = ({"image": photo, "bytes": size_of(folder / photo)} for photo, _ in some)
+                append(lines, (head | settings | row for head, row in zip(heads, rows, strict=True)))
+                any_done = True
                 bar.update(len(some))
-    with writing(out):
+        report = _report(read_rows(lines), len(done))
         if lines != out:
-            _convert(lines, out)
-        report = _report(_rows(lines), len(done))
-        if lines != out:
-            lines.unlink()
+            convert(lines, out, len(aligner.layout))
+            remove(lines)
     return report
 
 
-def settings_of(aligner: FaceAligner) -> Row:
-    """What a line of results says of the aligner that made it; lines of different ones are not mixed."""
-    card = aligner.card
-    weights = card.file.sha256 if card.file else None
-    return {"model": card.name, "weights": weights, "flip": aligner.flip, "refine": aligner.refine}
-
-
 def _photos(folder: Path, recursive: bool) -> list[str]:
-    """Paths from the folder down, with slashes, in order."""
+    """Paths relative to the folder, with slashes, in order."""
     if not folder.is_dir():
         raise InputError(f"{folder}: expected a folder of photos, got none")
     found = (path.relative_to(folder) for path in folder.glob("**/*" if recursive else "*"))
@@ -156,97 +137,33 @@ def _photos(folder: Path, recursive: bool) -> list[str]:
     )
 
 
-def _check_stems(photos: Iterable[str]) -> None:
-    """Whether every face's .pts file has a name of its own, however many faces a photo has."""
-    stems = Counter(str(Path(photo).with_suffix("")) for photo in photos)
-    for stem, count in stems.items():
-        if count > 1:
-            raise InputError(
-                f"out: expected one photo named {stem}.*, as .pts files are named after them, got {count}"
-            )
-        whole, _, number = stem.rpartition(".")
-        if number.isdecimal() and whole in stems:
-            raise InputError(
-                f"out: expected no photo named {stem}.* beside {whole}.*, whose faces may get its .pts file"
-            )
+def _places(out: Path, photos: Iterable[str]) -> tuple[Path, Path]:
+    """The file of lines and the output; raise if the output's format cannot be written."""
+    if out.suffix == ".jsonl":
+        return out, out
+    if out.suffix not in (*TABLES, ""):
+        raise InputError(
+            f"out: expected .jsonl, {', '.join(TABLES)} or the name of a folder, got {out.name!r}"
+        )
+    if out.suffix == ".parquet":
+        import_pyarrow()
+    if not out.suffix:
+        out = out.resolve()  # "." and ".." have no name
+        check_stems(photos)
+    return out.with_name(f"{out.name}{'' if out.suffix else '.pts'}.jsonl"), out
 
 
-def _check_free(out: Path, photos: Iterable[str]) -> None:
-    """Whether nothing would be written over: a table, or .pts files by an annotator's hand, say."""
-    if out.suffix:
-        if out.exists():
-            raise InputError(f"out: expected a new file, as only .jsonl files are added to, got {out}")
-        return
-    for photo in photos:
-        stem = out / Path(photo).with_suffix("")
-        for path in (stem.with_name(f"{stem.name}.pts"), stem.with_name(f"{stem.name}.1.pts")):
-            if path.exists():
-                raise InputError(f"out: expected a folder without landmarks of {photo}, got {path}")
+def _decode(folder: Path, photos: Iterable[str], workers: int) -> Iterator[tuple[str, Pixels | Exception]]:
+    """Each photo, or what was raised when it was read, in order; a few are decoded ahead."""
 
-
-def _resume(lines: Path, folder: Path, settings: Row) -> set[str]:
-    """The photos that are done; what a stopped run left of its last line is cut off."""
-    done: set[str] = set()
-    if not lines.exists():
-        return done
-    with lines.open("rb+") as file:
-        whole = 0
-        for line in file:
-            if not line.startswith(_HEAD[: len(line)]):
-                raise InputError(f"{lines}: expected lines of earlier results, got {line[:40]!r}")
-            if not line.endswith(b"\n"):
-                break
-            row = _read_row(lines, line)
-            for name, value in settings.items():
-                if row[name] != value:
-                    raise InputError(
-                        f"{lines}: expected results of {name} {value}, got {row[name]}; choose another file"
-                    )
-            if _size(folder / row["image"]) not in (row["bytes"], None):
-                raise InputError(
-                    f"{lines}: expected results of the photos in {folder}, got those of another "
-                    f"{row['image']}; choose another file"
-                )
-            done.add(row["image"])
-            whole += len(line)
-        file.truncate(whole)
-    return done
-
-
-def _read_row(lines: Path, line: bytes) -> Row:
-    """A whole line, in which all is as `_align` writes it."""
-    try:
-        row: Row = json.loads(line)
-        if not row.keys() >= _KEYS or not isinstance(row["image"], str):
-            raise TypeError(f"expected {', '.join(sorted(_KEYS))}")
-        if "error" not in row:
-            Faces.from_dict(row)
-        elif not isinstance(row["error"], str):
-            raise TypeError("expected an error as text")
-    except (ValueError, TypeError, RecursionError, InputError) as error:
-        raise InputError(f"{lines}: expected lines of earlier results, got {line[:40]!r}: {error}") from error
-    return row
-
-
-def _size(photo: Path) -> int | None:
-    """Of a photo's file, in bytes; None if it cannot be told."""
-    try:
-        return photo.stat().st_size
-    except (OSError, ValueError):
-        return None
-
-
-def _decode(folder: Path, photos: Iterable[str], workers: int) -> Iterator[tuple[str, Pixels | ImageError]]:
-    """Each photo or why it is none, in order; a few are decoded ahead."""
-
-    def read(photo: str) -> Pixels | ImageError:
+    def read(photo: str) -> Pixels | Exception:
         try:
             return read_image(folder / photo)
-        except ImageError as error:
+        except Exception as error:
             return error
 
     with ThreadPoolExecutor(workers) as pool:
-        ahead: deque[tuple[str, Future[Pixels | ImageError]]] = deque()
+        ahead: deque[tuple[str, Future[Pixels | Exception]]] = deque()
         for photo in photos:
             ahead.append((photo, pool.submit(read, photo)))
             if len(ahead) > 2 * workers:
@@ -257,75 +174,45 @@ def _decode(folder: Path, photos: Iterable[str], workers: int) -> Iterator[tuple
 
 
 def _align(
-    aligner: FaceAligner, folder: Path, photos: list[tuple[str, Pixels | ImageError]]
+    aligner: FaceAligner, photos: list[tuple[str, Pixels | Exception]], any_done: bool
 ) -> Iterator[Row]:
-    results = iter(aligner.align_batch(p for _, p in photos if not isinstance(p, ImageError)))
-    for photo, pixels in photos:
-        head = {"image": photo, "bytes": _size(folder / photo), **settings_of(aligner)}
-        yield head | ({"error": str(pixels)} if isinstance(pixels, ImageError) else next(results).to_dict())
+    """A result or an error for each photo; raise if all of a first, whole group fail."""
+    images = [pixels for _, pixels in photos if not isinstance(pixels, Exception)]
+    found: list[Faces | Exception] = []
+    try:
+        found += aligner.align_batch(images)
+    except Exception:  # one photo must not cost the others their results
+        found += [_try_align(aligner, image) for image in images]
+    failures = [result for result in found if isinstance(result, Exception)]
+    if len(failures) == _TOGETHER and not any_done:
+        raise failures[0]
+    results = iter(found)
+    return (_row(pixels if isinstance(pixels, Exception) else next(results)) for _, pixels in photos)
 
 
-def _rows(lines: Path) -> Iterator[Row]:
-    with lines.open("rb") as file:  # as text, a carriage return would end a line, too
-        yield from map(json.loads, file)
+def _try_align(aligner: FaceAligner, image: Pixels) -> Faces | Exception:
+    try:
+        return aligner.align(image)
+    except Exception as error:
+        return error
+
+
+def _row(result: Faces | Exception) -> Row:
+    """What a line says of a photo's result."""
+    if isinstance(result, Faces):
+        return result.to_dict()
+    if isinstance(result, ImageError):
+        return {"error": str(result)}
+    return {"error": f"{type(result).__name__}: {result}", "retry": True}
 
 
 def _report(rows: Iterable[Row], resumed: int) -> FolderReport:
-    images, faces, unreadable = 0, 0, {}
+    images, faces = 0, 0
+    unreadable: dict[str, str] = {}
+    failed: dict[str, str] = {}
     for row in rows:
         if "error" in row:
-            unreadable[row["image"]] = row["error"]
+            (failed if row.get("retry") else unreadable)[row["image"]] = row["error"]
         else:
             images, faces = images + 1, faces + len(row["boxes"])
-    return FolderReport(images, faces, resumed, unreadable)
-
-
-def _convert(lines: Path, out: Path) -> None:
-    """The finished lines in their final format, whole or not at all."""
-    if not out.suffix:
-        for row in _rows(lines):
-            faces = row.get("landmarks", ())
-            for number, landmarks in enumerate(faces, start=1):
-                name = Path(row["image"]).with_suffix(f".{number}.pts" if len(faces) > 1 else ".pts")
-                make_folder((out / name).parent)
-                write_pts(out / name, landmarks)
-        return
-    with replacing(out) as temporary:
-        if out.suffix == ".parquet":
-            _pandas().DataFrame(list(_faces(_rows(lines)))).to_parquet(temporary)
-            return
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            faces = _faces(_rows(lines))
-            first = next(faces, {"image": "", "face": 0})
-            writer = csv.DictWriter(file, list(first), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(row for row in (first, *faces) if row["image"])
-
-
-def _faces(rows: Iterable[Row]) -> Iterator[Row]:
-    """A flat row per face."""
-    for row in rows:
-        photo = row["image"].encode("utf-8", "backslashreplace").decode()  # names need not be text
-        for number, box in enumerate(row.get("boxes", ())):
-            arrays = (row[name][number] for name in ("landmarks", "landmark_scores", "landmark_errors"))
-            yield {
-                "image": photo,
-                "face": number,
-                **dict(zip(("x0", "y0", "x1", "y1"), box, strict=True)),
-                "score": row["box_scores"][number],
-                **{
-                    name: value
-                    for k, ((x, y), score, error) in enumerate(zip(*arrays, strict=True))
-                    for name, value in (
-                        (f"x_{k}", x),
-                        (f"y_{k}", y),
-                        (f"score_{k}", score),
-                        (f"error_{k}", math.nan if error is None else error),
-                    )
-                },
-            }
-
-
-def _pandas() -> Any:
-    import_extra("pyarrow", "tables", "tables")
-    return import_extra("pandas", "tables", "tables")
+    return FolderReport(images, faces, resumed, unreadable, failed)

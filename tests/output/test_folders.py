@@ -1,22 +1,29 @@
 """Whole folders: nothing lost, nothing twice, also when the run is killed."""
 
 import csv
+import functools
+import inspect
 import json
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
-from face_landmarks import FaceAligner, read_image
+from face_landmarks import FaceAligner, load_model, read_image
 from face_landmarks.benchmarks.annotations import read_folder
 from face_landmarks.cli import main
 from face_landmarks.errors import InputError, MissingDependencyError, WriteError
+from face_landmarks.output import folders, tables
 from face_landmarks.output.folders import align_folder
-from face_landmarks.pts import read_pts
+from face_landmarks.output.journal import settings_of
+from face_landmarks.pts import read_pts, write_pts
 
 ASTRONAUT = Path(__file__).parents[2] / "examples" / "data" / "astronaut.jpg"
 BOX = [[178.0, 59.0, 267.0, 175.0]]
@@ -137,8 +144,8 @@ def test_parquet_holds_the_same_table(aligner, photos, tmp_path):
     pandas.testing.assert_frame_equal(table, pandas.read_csv(tmp_path / "out.csv"), check_dtype=False)
 
 
-def test_tables_without_pandas_say_what_is_missing_before_the_work(aligner, photos, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pandas", None)
+def test_tables_without_pyarrow_say_what_is_missing_before_the_work(aligner, photos, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(MissingDependencyError, match="tables"):
         align_folder(aligner, photos, tmp_path / "out.parquet")
     assert not list(tmp_path.glob("out*"))
@@ -184,7 +191,8 @@ def test_what_cannot_be_done_is_refused(aligner, photos, tmp_path):
         ("a note without an end of line", "earlier results"),
         ("[1, 2]\n", "earlier results"),
         ('{"image": "a"}\n', "earlier results"),
-        ('{"image": "a", "error": "cannot decode"}\n', "expected bytes, flip, image, model, refine, weights"),
+        ('{"image": "a", "error": "cannot decode"}\n', "expected bytes, image"),
+        ('{"image": "a", "bytes": 9, "error": ""}\n', "results of model shr-fan-68-fast, got nothing"),
         (f'{{"image": ["a"], {SETTINGS}, "error": ""}}\n', "earlier results"),
         (f'{{"image": "a", {SETTINGS}}}\n', "expected layout, landmarks"),
         (f'{{"image": "a", {SETTINGS}, "error": ["cannot decode"]}}\n', "expected an error as text"),
@@ -217,6 +225,118 @@ def test_results_of_other_photos_or_settings_are_not_mixed(aligner, photos, tmp_
     assert out.read_bytes() == before
 
 
+class Boxes:
+    """A detector with a setting, of which its repr tells."""
+
+    def __init__(self, shift):
+        self.shift = shift
+
+    def __call__(self, image):
+        return np.array(BOX) + self.shift
+
+    def __repr__(self):
+        return f"Boxes({self.shift})"
+
+
+class Unnamed(Boxes):
+    __repr__ = object.__repr__
+
+
+def other_weights():
+    model = load_model("shr-fan-68-fast")
+    with torch.no_grad():
+        next(model.network.parameters())[0] *= 1.01
+    return model
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"detector": Boxes(2)}, "detector"),
+        ({"detector": lambda image: BOX}, "detector"),
+        ({"dtype": torch.bfloat16}, "network"),  # its weights are rounded
+        ({"backend": "onnxruntime"}, "network"),
+        ({"flip": True}, "flip"),
+        ({"refine": True}, "refine"),
+        ({"model": "shr-fan-68"}, "model"),
+    ],
+    ids=str,
+)
+def test_whatever_changes_landmarks_is_told_apart(photos, tmp_path, options, name):
+    if "backend" in options:
+        pytest.importorskip("onnxruntime")
+    known = {"model": "shr-fan-68-fast", "detector": Boxes(1), "device": "cpu"}
+    out = tmp_path / "out.jsonl"
+    align_folder(FaceAligner(**known), photos, out)
+    before = out.read_bytes()
+    assert align_folder(FaceAligner(**known), photos, out).resumed == 5
+    with pytest.raises(InputError, match=f"expected results of {name} .*; choose another file"):
+        align_folder(FaceAligner(**{**known, **options}), photos, out)
+    assert out.read_bytes() == before
+
+
+def test_weights_of_ones_own_are_told_apart():
+    def network(model, **options):
+        return settings_of(FaceAligner(model, detector=None, device="cpu", **options))["network"]
+
+    own = other_weights()
+    assert network(own) == network(own) != network("shr-fan-68-fast")
+    assert network(load_model("shr-fan-68-fast")) == network("shr-fan-68-fast")
+    pytest.importorskip("onnxruntime")
+    assert network(own, backend="onnxruntime") != network("shr-fan-68-fast", backend="onnxruntime")
+    again = network("shr-fan-68-fast", backend="onnxruntime")
+    assert network("shr-fan-68-fast", backend="onnxruntime") == again
+
+
+def test_settings_tell_every_option_that_may_change_a_landmark(aligner):
+    settings = settings_of(aligner)
+    same_landmarks = {"device", "batch_size", "sha256"}
+    options = inspect.signature(FaceAligner).parameters.keys()
+    assert settings.keys() - {"weights", "network"} == options - same_landmarks
+    assert (settings["flip"], settings["dtype"], settings["backend"]) == (False, "torch.float32", "torch")
+    assert json.loads(json.dumps(settings)) == settings
+
+
+@pytest.mark.parametrize(
+    ("detector", "name"),
+    [
+        (detect, "detect"),
+        (Boxes(3), "Boxes(3)"),
+        (Unnamed(3), "Unnamed"),
+        (functools.partial(detect), "functools.partial(<function detect>)"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_detector_is_named_without_its_address(detector, name):
+    aligner = FaceAligner("shr-fan-68-fast", detector=detector, device="cpu")
+    assert settings_of(aligner)["detector"] == name
+
+
+def test_two_runs_do_not_write_one_file(photos, tmp_path):
+    out, begun, go_on = tmp_path / "out.jsonl", threading.Event(), threading.Event()
+
+    def waits(image):
+        begun.set()
+        assert go_on.wait(60)
+        return detect(image)
+
+    first = FaceAligner("shr-fan-68-fast", detector=waits, device="cpu")
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(align_folder, first, photos, out)
+        try:
+            assert begun.wait(60)
+            before = out.read_bytes()
+            with pytest.raises(WriteError, match=r"out\.jsonl: expected no other run to write it"):
+                align_folder(first, photos, out)
+            assert out.read_bytes() == before
+        finally:
+            go_on.set()
+        assert running.result().images == 4
+    assert [row["image"] for row in lines(out)] == ["a.jpg", "b.PNG", "broken.jpg", "d.jpg", "deep/c.jpg"]
+    assert align_folder(first, photos, out).resumed == 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "photos"]
+
+
 def test_finished_lines_are_not_those_of_an_unfinished_folder_of_pts_files(aligner, photos, tmp_path):
     align_folder(aligner, photos, tmp_path / "out.jsonl")
     before = (tmp_path / "out.jsonl").read_bytes()
@@ -225,7 +345,7 @@ def test_finished_lines_are_not_those_of_an_unfinished_folder_of_pts_files(align
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.jsonl", "photos"]
 
 
-@pytest.mark.parametrize("name", ["a.pts", "b.1.pts"])
+@pytest.mark.parametrize("name", ["a.pts", "b.1.pts", "b.7.pts", "deep/c.pts"])
 def test_landmarks_that_are_there_are_not_written_over(aligner, photos, name, monkeypatch):
     monkeypatch.chdir(photos)
     Path(name).write_text("by hand")
@@ -246,18 +366,135 @@ def test_names_need_not_be_text(aligner, photos, tmp_path):
     assert r"a\udce9.jpg,0," in (tmp_path / "out.csv").read_text()
 
 
-def test_what_a_detector_raises_is_passed_on(photos, tmp_path):
-    def fails(image):
-        raise ConnectionRefusedError("nobody there")
+class Fragile:
+    """A detector that raises for a photo as wide as b.PNG, until it is mended."""
 
-    with pytest.raises(ConnectionRefusedError):
-        align_folder(FaceAligner("shr-fan-68-fast", detector=fails), photos, tmp_path / "out.jsonl")
+    __qualname__ = "Fragile"
+
+    def __init__(self):
+        self.mended = False
+
+    def __call__(self, image):
+        if image.shape[1] > 512 and not self.mended:
+            raise RuntimeError("too wide")
+        return detect(image)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ""])
+def test_a_photo_at_which_the_detector_raises_costs_no_other_its_result(photos, tmp_path, suffix):
+    fragile, out = Fragile(), tmp_path / f"out{suffix}"
+    aligner = FaceAligner("shr-fan-68-fast", detector=fragile, device="cpu")
+    report = align_folder(aligner, photos, out)
+    assert report.failed == {"b.PNG": "RuntimeError: too wide"} and list(report.unreadable) == ["broken.jpg"]
+    assert (report.images, report.faces) == (3, 2)
+    if suffix != ".jsonl":
+        return
+    rows = lines(out)
+    assert [len(row.get("boxes", ())) for row in rows] == [1, 0, 0, 0, 1]
+    assert (rows[1]["error"], rows[1]["retry"]) == ("RuntimeError: too wide", True)
+    assert "retry" not in rows[2]
+
+    again = align_folder(aligner, photos, out)  # tried again, in vain
+    assert (again.resumed, again.failed) == (4, report.failed) and len(lines(out)) == 5
+    fragile.mended = True
+    mended = align_folder(aligner, photos, out)
+    assert (mended.resumed, mended.faces, mended.failed) == (4, 4, {})
+    assert [row["image"] for row in lines(out)] == ["a.jpg", "broken.jpg", "d.jpg", "deep/c.jpg", "b.PNG"]
+
+
+def test_a_reader_that_breaks_at_a_photo_costs_no_other_its_result(aligner, photos, tmp_path, monkeypatch):
+    def read(path):
+        if path.name == "a.jpg":
+            raise MemoryError("too large")
+        return read_image(path)
+
+    monkeypatch.setattr(folders, "read_image", read)
+    report = align_folder(aligner, photos, tmp_path / "out.jsonl")
+    assert report.failed == {"a.jpg": "MemoryError: too large"} and report.images == 3
+
+
+@pytest.mark.parametrize("done", [0, 1])
+def test_a_detector_that_always_raises_ends_a_run_that_has_no_result_yet(tmp_path, done):
+    folder, out = tmp_path / "photos", tmp_path / "out.jsonl"
+    folder.mkdir()
+    for name in "abcdefghi":
+        cv2.imwrite(str(folder / f"{name}.png"), np.full((60, 80, 3), 90, np.uint8))
+
+    class Down(Boxes):
+        def __call__(self, image):
+            raise ConnectionRefusedError("nobody there")
+
+    down = FaceAligner("shr-fan-68-fast", detector=Down(0), device="cpu")
+    if done:
+        works = FaceAligner("shr-fan-68-fast", detector=Boxes(0), device="cpu")
+        (tmp_path / "one").mkdir()
+        (folder / "a.png").rename(tmp_path / "one" / "a.png")
+        align_folder(works, tmp_path / "one", out)
+        (tmp_path / "one" / "a.png").rename(folder / "a.png")
+        report = align_folder(down, folder, out)
+        assert len(report.failed) == 8 and report.images == 1
+    else:
+        with pytest.raises(ConnectionRefusedError, match="nobody there"):
+            align_folder(down, folder, out)
+        assert out.read_bytes() == b""
+
+
+def test_an_aligner_without_a_detector_is_refused(photos, tmp_path):
+    with pytest.raises(InputError, match="aligner: expected one with a detector"):
+        align_folder(FaceAligner("shr-fan-68-fast", detector=None), photos, tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_pts_files_are_all_written_or_none(aligner, photos, tmp_path, monkeypatch):
+    written = []
+
+    def disk_full(path, landmarks):
+        if len(written) == 2:
+            raise WriteError(f"{path}: expected a place to write to, got No space left on device")
+        written.append(path)
+        write_pts(path, landmarks)
+
+    monkeypatch.setattr(tables, "write_pts", disk_full)
+    with pytest.raises(WriteError, match="No space left"):
+        align_folder(aligner, photos, tmp_path / "pts")
+    assert len(written) == 2 and list((tmp_path / "pts").iterdir()) == []
+    monkeypatch.undo()
+    assert align_folder(aligner, photos, tmp_path / "pts").resumed == 5
+    assert len(list((tmp_path / "pts").rglob("*"))) == 5  # four files and a folder
+    assert not (tmp_path / "pts.pts.jsonl").exists()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_table_without_a_face_has_the_same_columns(aligner, photos, tmp_path, suffix):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    read = pandas.read_csv if suffix == ".csv" else pandas.read_parquet
+    empty, blank = tmp_path / "empty", tmp_path / "blank"
+    for folder in (empty, blank):
+        folder.mkdir()
+    (blank / "d.jpg").write_bytes((photos / "d.jpg").read_bytes())
+    found = []
+    for folder in (photos, empty, blank):
+        align_folder(aligner, folder, tmp_path / f"{folder.name}{suffix}")
+        found.append(read(tmp_path / f"{folder.name}{suffix}"))
+    assert [len(table) for table in found] == [4, 0, 0]
+    assert list(found[0]) == list(found[1]) == list(found[2]) and len(found[0].columns) == 7 + 4 * 68
+    if suffix == ".parquet":
+        assert (found[0].dtypes == found[1].dtypes).all()
+
+
+def test_a_large_table_is_written_in_parts(aligner, photos, tmp_path, monkeypatch):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr(tables, "_AT_ONCE", 3)
+    align_folder(aligner, photos, tmp_path / "out.parquet")
+    file = parquet.ParquetFile(tmp_path / "out.parquet")
+    assert file.num_row_groups == 2 and file.read().num_rows == 4
 
 
 def test_the_command_lists_what_it_could_not_read(photos, tmp_path, capsys):
     assert main(["align", str(photos), "--out", str(tmp_path / "out.jsonl"), "--device", "cpu"]) == 1
     error = capsys.readouterr().err
-    assert "broken.jpg" in error and "in 4 photos, 1 unreadable" in error
+    assert "broken.jpg" in error and "in 4 photos, 1 unreadable" in error and "failed" not in error
     assert main(["align", str(photos), "--out", "x.jsonl", "--draw", "y.png"]) == 2
     assert main(["align", str(photos)]) == 2
     assert "--out" in capsys.readouterr().err

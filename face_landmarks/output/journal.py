@@ -1,0 +1,191 @@
+"""The lines of JSON that a folder run keeps: one per photo, appended as they come, read again to resume."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import pickle
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import torch
+from filelock import FileLock, Timeout
+from torch import nn
+
+from face_landmarks._system.files import remove, replacing, writing
+from face_landmarks.aligner import FaceAligner
+from face_landmarks.errors import InputError, WriteError
+from face_landmarks.results import Faces
+
+Row: TypeAlias = "dict[str, Any]"
+
+_HEAD: Final = b'{"image": "'  # of every line
+_KEYS: Final = {"image", "bytes"}  # of every line, beside the settings and a result or an error
+
+# Arguments of FaceAligner that are recorded under names of their own, or do not change results.
+_NOT_RECORDED: Final = {"self", "model", "detector", "device", "batch_size", "sha256"}
+_PLAIN: Final = (bool, int, float, str, type(None))
+_LONGEST: Final = 200  # letters of a detector's description
+
+
+def settings_of(aligner: FaceAligner) -> Row:
+    """What a line says about the aligner that made it; a file holds lines of equal settings only.
+
+    "model" and "weights" are the card's name and the SHA-256 of its file, "network" is a SHA-256 of the
+    weights in use, "detector" names the detector, and every other argument of `FaceAligner` that may change a
+    landmark has its own name. Detectors differ by their name or, if their class defines `__repr__`, by that.
+    """
+    card = aligner.card
+    options = inspect.signature(FaceAligner.__init__).parameters.keys() - _NOT_RECORDED
+    values = {name: getattr(aligner, name) for name in sorted(options)}
+    return {
+        "model": card.name,
+        "weights": card.file.sha256 if card.file else None,
+        "network": _fingerprint(aligner.network),
+        "detector": _describe(aligner.detector),
+        **{name: value if isinstance(value, _PLAIN) else str(value) for name, value in values.items()},
+    }
+
+
+@contextmanager
+def only_run(lines: Path) -> Iterator[None]:
+    """Keep other runs from writing the same file meanwhile.
+
+    Raises:
+        WriteError: another run is writing it, or its folder cannot be written.
+    """
+    path = lines.with_name(f".{lines.name}.lock")
+    lock = FileLock(path)
+    with writing(path):
+        try:
+            lock.acquire(timeout=0)
+            while not path.exists():  # the run before removed it between our opening and locking it
+                lock.release()
+                lock.acquire(timeout=0)
+        except Timeout:
+            raise WriteError(f"{lines}: expected no other run to write it, got one with {path}") from None
+    try:
+        yield
+    finally:
+        if os.name == "posix":
+            remove(path)  # before the release, so that it cannot be the next run's
+        lock.release()
+        if os.name != "posix":
+            remove(path)  # Windows removes no file that is open
+
+
+def resume(lines: Path, folder: Path, settings: Row) -> set[str]:
+    """The photos that are done.
+
+    The rest of a line that an interrupted run left is cut off. Lines of photos whose faces could not be found
+    are removed, so that these photos are tried again.
+
+    Raises:
+        InputError: the file holds something else, or results of other settings or photos.
+        WriteError: the file cannot be read or written.
+    """
+    with writing(lines):
+        return _resume(lines, folder, settings) if lines.exists() else set()
+
+
+def _resume(lines: Path, folder: Path, settings: Row) -> set[str]:
+    done: set[str] = set()
+    whole, failed = 0, False
+    with lines.open("rb+") as file:
+        for line in file:
+            if not line.startswith(_HEAD[: len(line)]):
+                raise InputError(f"{lines}: expected lines of earlier results, got {line[:40]!r}")
+            if not line.endswith(b"\n"):
+                break
+            row = _read_row(lines, line)
+            _check_row(lines, row, folder, settings)
+            if row.get("retry"):
+                failed = True
+            else:
+                done.add(row["image"])
+            whole += len(line)
+        file.truncate(whole)
+    if failed:
+        with replacing(lines) as temporary, temporary.open("wb") as kept, lines.open("rb") as file:
+            kept.writelines(line for line in file if not json.loads(line).get("retry"))
+    return done
+
+
+def append(lines: Path, rows: Iterable[Row]) -> None:
+    """Add lines to the file, which is made if it is missing.
+
+    Raises:
+        WriteError: the file cannot be written.
+    """
+    with writing(lines), lines.open("a", encoding="utf-8") as file:
+        file.write("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read_rows(lines: Path) -> Iterator[Row]:
+    """Every line of the file."""
+    with lines.open("rb") as file:  # in text mode a carriage return would end a line, too
+        yield from map(json.loads, file)
+
+
+def size_of(photo: Path) -> int | None:
+    """Bytes of a photo's file; None if they are unknown."""
+    try:
+        return photo.stat().st_size
+    except (OSError, ValueError):
+        return None
+
+
+def _read_row(lines: Path, line: bytes) -> Row:
+    """A whole line; raise unless it is as a run writes it."""
+    try:
+        row: Row = json.loads(line)
+        if not row.keys() >= _KEYS or not isinstance(row["image"], str):
+            raise TypeError(f"expected {', '.join(sorted(_KEYS))}")
+        if "error" not in row:
+            Faces.from_dict(row)
+        elif not isinstance(row["error"], str):
+            raise TypeError("expected an error as text")
+    except (ValueError, TypeError, RecursionError, AttributeError) as error:
+        raise InputError(f"{lines}: expected lines of earlier results, got {line[:40]!r}: {error}") from error
+    return row
+
+
+def _check_row(lines: Path, row: Row, folder: Path, settings: Row) -> None:
+    """Raise unless a line has these settings and is of a photo in the folder."""
+    for name, value in settings.items():
+        if row.get(name, "nothing") != value:
+            got = row.get(name, "nothing")
+            raise InputError(f"{lines}: expected results of {name} {value}, got {got}; choose another file")
+    if size_of(folder / row["image"]) not in (row["bytes"], None):
+        raise InputError(
+            f"{lines}: expected results of the photos in {folder}, got those of another {row['image']}; "
+            "choose another file"
+        )
+
+
+def _fingerprint(network: object) -> str:
+    """SHA-256 of the network's weights, as the aligner uses them."""
+    digest = hashlib.sha256()
+    if isinstance(network, nn.Module):
+        for name, tensor in network.state_dict().items():
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    else:
+        digest.update(pickle.dumps(network))  # the graph that another runtime got
+    return digest.hexdigest()
+
+
+def _describe(detector: object) -> str:
+    """The name of a function, the `repr` of an object that has one of its own, else the name of its class."""
+    name = getattr(detector, "__qualname__", None)
+    if isinstance(name, str):
+        return name
+    kind = type(detector)
+    described = re.sub(r" at 0x[0-9A-Fa-f]+", "", repr(detector))
+    own = kind.__repr__ is not object.__repr__ and len(described) <= _LONGEST
+    return described if own else kind.__qualname__

@@ -1,0 +1,147 @@
+"""The results of a folder as a table, CSV or Parquet, or as .pts files."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from face_landmarks._system.extras import import_extra
+from face_landmarks._system.files import make_folder, replacing, writing
+from face_landmarks.errors import InputError
+from face_landmarks.output.journal import Row, read_rows
+from face_landmarks.pts import write_pts
+
+TABLES: Final = (".csv", ".parquet")
+_BOX: Final = ("x0", "y0", "x1", "y1")
+_AT_ONCE: Final = 1024  # rows of a Parquet table that are written at once; bounds memory
+
+
+def convert(lines: Path, out: Path, landmarks: int) -> None:
+    """Write the finished lines in their final format, whole or not at all.
+
+    Args:
+        lines: the file of lines.
+        out: a .csv or .parquet file, or a folder for .pts files.
+        landmarks: K, which tells the columns also where there is no face.
+
+    Raises:
+        WriteError: something cannot be written.
+        MissingDependencyError: .parquet without pyarrow.
+    """
+    if not out.suffix:
+        with writing(out):
+            _write_folder(lines, out)
+        return
+    with replacing(out) as temporary:
+        write = _write_parquet if out.suffix == ".parquet" else _write_csv
+        write(temporary, _columns(landmarks), _faces(read_rows(lines)))
+
+
+def import_pyarrow() -> Any:
+    """Pyarrow, which writes Parquet.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    return import_extra("pyarrow.parquet", "tables", ".parquet files")
+
+
+def check_free(out: Path, photos: Iterable[str]) -> None:
+    """Raise if a table, or .pts files of these photos, perhaps drawn by hand, would be overwritten.
+
+    Raises:
+        InputError: one of these.
+    """
+    if out.suffix:
+        if out.exists():
+            raise InputError(f"out: expected a new file, as only .jsonl files are added to, got {out}")
+        return
+    stems = {str(out / Path(photo).with_suffix("")): photo for photo in photos}
+    for path in sorted(out.rglob("*.pts")) if stems else ():
+        stem = str(path.with_suffix(""))
+        photo = stems.get(stem) or stems.get(re.sub(r"\.\d+$", "", stem))
+        if photo:
+            raise InputError(f"out: expected a folder without landmarks of {photo}, got {path}")
+
+
+def check_stems(photos: Iterable[str]) -> None:
+    """Raise unless the .pts file of every face has its own name, however many faces a photo has.
+
+    Raises:
+        InputError: two photos would share a name.
+    """
+    stems = Counter(str(Path(photo).with_suffix("")) for photo in photos)
+    for stem, count in stems.items():
+        if count > 1:
+            raise InputError(
+                f"out: expected one photo named {stem}.*, as .pts files are named after them, got {count}"
+            )
+        whole, _, number = stem.rpartition(".")
+        if number.isdecimal() and whole in stems:
+            raise InputError(
+                f"out: expected no photo named {stem}.* beside {whole}.*, whose faces may get its .pts file"
+            )
+
+
+def _write_folder(lines: Path, out: Path) -> None:
+    """A .pts file per face: written to a hidden folder first, then moved to their places."""
+    staged = out / f".{os.getpid()}.tmp"
+    make_folder(staged)
+    try:
+        names = []
+        for row in read_rows(lines):
+            faces = row.get("landmarks", ())
+            for number, landmarks in enumerate(faces, start=1):
+                names.append(Path(row["image"]).with_suffix(f".{number}.pts" if len(faces) > 1 else ".pts"))
+                make_folder((staged / names[-1]).parent)
+                write_pts(staged / names[-1], landmarks)
+        for name in names:
+            make_folder((out / name).parent)
+            os.replace(staged / name, out / name)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _write_csv(path: Path, columns: list[str], faces: Iterable[Row]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(faces)
+
+
+def _write_parquet(path: Path, columns: list[str], faces: Iterator[Row]) -> None:
+    parquet = import_pyarrow()
+    pyarrow = import_extra("pyarrow", "tables", ".parquet files")
+    kinds = {"image": pyarrow.string(), "face": pyarrow.int64()}
+    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in columns])
+    with parquet.ParquetWriter(path, schema) as writer:
+        while rows := list(islice(faces, _AT_ONCE)):
+            writer.write_table(pyarrow.Table.from_pylist(rows, schema))
+
+
+def _columns(landmarks: int) -> list[str]:
+    """The columns of a table of K landmarks, in order."""
+    points = (f"{name}_{k}" for k in range(landmarks) for name in ("x", "y", "score", "error"))
+    return ["image", "face", *_BOX, "score", *points]
+
+
+def _faces(rows: Iterable[Row]) -> Iterator[Row]:
+    """A flat row per face."""
+    for row in rows:
+        photo = row["image"].encode("utf-8", "backslashreplace").decode()  # a file name need not be text
+        for number, box in enumerate(row.get("boxes", ())):
+            face = {"image": photo, "face": number, **dict(zip(_BOX, map(float, box), strict=True))}
+            face["score"] = float(row["box_scores"][number])
+            arrays = (row[name][number] for name in ("landmarks", "landmark_scores", "landmark_errors"))
+            for k, ((x, y), score, error) in enumerate(zip(*arrays, strict=True)):
+                face |= {f"x_{k}": x, f"y_{k}": y, f"score_{k}": score}
+                face[f"error_{k}"] = math.nan if error is None else error
+            yield face
