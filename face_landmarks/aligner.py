@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import operator
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -16,17 +18,23 @@ from torch import Tensor, nn
 
 from face_landmarks._system.devices import choose_device
 from face_landmarks._system.forking import settle_threads
-from face_landmarks.detection.contract import Detector, check_boxes, run_detector
-from face_landmarks.errors import InputError
-from face_landmarks.images import ImageSource, read_image
+from face_landmarks.detection.contract import Detector, check_boxes, check_rolls, run_detector
+from face_landmarks.detection.named import check_detector, make_detector
+from face_landmarks.detection.upright import upright_faces
+from face_landmarks.errors import DetectorError, InputError
+from face_landmarks.images import ChannelOrder, ImageSource, read_image
 from face_landmarks.locating.locate import Located, Locator
+from face_landmarks.locating.photos import Photo, check_several, rows_of
 from face_landmarks.locating.search import locate_with_search
 from face_landmarks.models.weights import LandmarkModel, load_model
 from face_landmarks.results import FaceHeatmaps, Faces
 from face_landmarks.runtime.export import export_onnx
 from face_landmarks.runtime.runtimes import Backend, RuntimeNetwork, check_backend
 
+OnError: TypeAlias = Literal["raise", "warn"] | Callable[[int, Exception], object]
+
 _T = TypeVar("_T")
+_TYPES: Final = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 class FaceAligner:
@@ -39,19 +47,21 @@ class FaceAligner:
     Args:
         model: a name from `list_models()`, a weights file, an https URL (with `sha256`), or a
             `LandmarkModel`.
-        detector: "mtcnn"; any callable that maps an image (H, W, 3) uint8 RGB to face boxes
-            (N, 4), or to boxes and scores (N,); or None, if boxes will always be given.
+        detector: "mtcnn"; "yunet", which is faster and finds more turned and masked faces, and whose
+            file is downloaded once; any callable that maps an image (H, W, 3) uint8 RGB to face boxes
+            (N, 4), with or without scores (N,) and five points (N, 5, 2), see `Detector`; or None, if
+            boxes will always be given.
         device: where the network runs, e.g. "cpu" or "cuda:1"; CUDA if present by default, if torch
             runs the network.
         dtype: type the network computes in, float32 by default. Landmarks are always decoded
             in float32.
         batch_size: crops per network call; bounds memory, whatever the number of faces.
-        flip: also look at every face in the mirror and average: twice the work, a little more
-            accurate.
-        refine: look at every face twice, the second time at an upright crop made from the landmarks
-            of the first. Without it only faces whose first look is doubtful (mean score below 0.77)
-            are looked at again. Those that stay doubtful are sought lying on either side and
-            upside down, too.
+        flip: average with the landmarks of the mirrored crop: twice the work, a little more accurate.
+        refine: locate every face a second time, at an upright crop made from its landmarks.
+        search: locate doubtful faces again, whose mean score is below the `doubtful_score` of the model's
+            card: first upright, as `refine` does; if the score stays low, also turned by 90, 180 and 270
+            degrees. The scores of a face that is not found again where it was are lowered. Most photos
+            have no such face; one costs up to five more passes of the network.
         sha256: full hash of the weights, for a URL.
         backend: what runs the network: "torch"; or, on the CPU, "onnxruntime", which computes in
             float32, or "openvino".
@@ -80,21 +90,23 @@ class FaceAligner:
         batch_size: int = 32,
         flip: bool = False,
         refine: bool = False,
+        search: bool = True,
         sha256: str | None = None,
         backend: Backend = "torch",
     ) -> None:
-        if batch_size < 1:
-            raise InputError(f"batch_size: expected at least 1, got {batch_size}")
-        if isinstance(detector, str) and detector != "mtcnn":
-            raise InputError(f"detector: expected 'mtcnn', a callable or None, got {detector!r}")
-        if dtype is not None and not dtype.is_floating_point:
-            raise InputError(f"dtype: expected a floating type, got {dtype}")
+        if not hasattr(batch_size, "__index__") or batch_size < 1:
+            raise InputError(f"batch_size: expected a whole number, at least 1, got {batch_size!r}")
+        check_detector(detector)
+        if dtype is not None and dtype not in _TYPES:
+            expected = ", ".join(map(str, _TYPES))
+            raise InputError(f"dtype: expected one of {expected}, got {dtype}")
         self.device: torch.device = choose_device("cpu" if device is None and backend != "torch" else device)
         self.dtype = dtype or torch.float32
         check_backend(backend, self.device, self.dtype)
         self.backend = backend
-        self.batch_size = batch_size
+        self.batch_size = operator.index(batch_size)
         self.refine = refine
+        self.search = search
         if not isinstance(model, LandmarkModel):
             model = load_model(model, sha256=sha256)
         network = copy.deepcopy(model.network).eval().requires_grad_(False)  # the caller's stays as it is
@@ -125,43 +137,73 @@ class FaceAligner:
 
     @property
     def flip(self) -> bool:
-        """Whether every face is also looked at in the mirror."""
+        """Whether landmarks are averaged with those of the mirrored crop."""
         return self._locator.flip
 
     @property
     def detector(self) -> Detector | None:
-        """The face detector; MTCNN is imported and loaded when first asked for."""
+        """The face detector; one given by name is loaded when it is first needed."""
         if isinstance(self._detector, str):
-            from face_landmarks.detection.mtcnn import MTCNN
-
-            self._detector = MTCNN(device=self.device)
+            self._detector = make_detector(self._detector, device=self.device)
         return self._detector
 
-    def get_landmarks(self, image: ImageSource, boxes: ArrayLike | None = None) -> NDArray[np.float32]:
+    def get_landmarks(
+        self,
+        image: ImageSource,
+        boxes: ArrayLike | None = None,
+        rolls: ArrayLike | None = None,
+        *,
+        channels: ChannelOrder = "rgb",
+    ) -> NDArray[np.float32]:
         """The landmarks alone: (N, K, 2) float32, x y in pixels of the photo; see `align`."""
-        return self.align(image, boxes).landmarks
+        return self.align(image, boxes, rolls, channels=channels).landmarks
 
-    def align(self, image: ImageSource, boxes: ArrayLike | None = None) -> Faces:
+    def align(
+        self,
+        image: ImageSource,
+        boxes: ArrayLike | None = None,
+        rolls: ArrayLike | None = None,
+        *,
+        channels: ChannelOrder = "rgb",
+    ) -> Faces:
         """Find the faces of one photo and their landmarks.
 
         Args:
             image: whatever `read_image` reads: a path, a NumPy array, a PIL image, a tensor.
             boxes: (N, 4) x0 y0 x1 y1, forehead to chin, to skip detection.
+            rolls: (N,) degrees by which the face in each box is turned, clockwise on the screen, as
+                `head_pose` gives it; 0 by default. A box with a roll is that of the face upright, turned
+                about its centre.
+            channels: "bgr" for arrays and tensors in OpenCV's order of colours.
 
         Returns:
-            One face per box in the order given, or as the detector orders them (MTCNN: largest
+            One face per box in the order given, or as the detector orders them (MTCNN and YuNet: largest
             first). No face is an empty result, `len(faces) == 0`, landmarks (0, K, 2).
 
         Raises:
-            InputError: an unusable image or box.
+            InputError: an unusable image, box or roll.
             DetectorError: the detector broke its contract.
+            WeightsError: YuNet's file cannot be had.
+
+        Example:
+            A face of 80 x 110 pixels about the point (200, 150) lies on its side, its forehead to the right
+            of the picture. Turned upright it spans x 160 to 240 and y 95 to 205; from there it was turned
+            clockwise by a quarter:
+
+            >>> faces = aligner.align(photo, [(160, 95, 240, 205)], rolls=[90])  # doctest: +SKIP
         """
-        return self.align_batch([image], None if boxes is None else [boxes])[0]
+        return self._align_photos([self._find(image, boxes, rolls, channels)])[0]
 
     __call__ = align
 
     def align_batch(
-        self, images: Iterable[ImageSource], boxes: Sequence[ArrayLike | None] | None = None
+        self,
+        images: Iterable[ImageSource],
+        boxes: Sequence[ArrayLike | None] | None = None,
+        rolls: Sequence[ArrayLike | None] | None = None,
+        *,
+        channels: ChannelOrder = "rgb",
+        on_error: OnError = "raise",
     ) -> list[Faces]:
         """Align many photos; the crops of all of them share network batches.
 
@@ -169,46 +211,65 @@ class FaceAligner:
         generator of any length works.
 
         Args:
-            images: as in `align`.
+            images: several, each as in `align`.
             boxes: for each image its boxes, or None to detect them.
+            rolls: for each image the rolls of its boxes, or None.
+            channels: as in `align`.
+            on_error: what happens when a photo cannot be read or the detector fails on it. "raise" raises
+                the error. Otherwise the photo gets an empty result, and "warn" gives a warning; a function
+                is called with the photo's index and the error.
 
         Returns:
             One `Faces` per image, in order.
 
         Raises:
-            InputError: as in `align`, or another number of images than of boxes.
+            InputError: as in `align`, with the index of the photo; one photo instead of several; or another
+                number of images than of boxes or rolls.
+            DetectorError: as in `align`.
         """
-        settle_threads()
-        photos: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
+        check_several(images)
+        if on_error not in ("raise", "warn") and not callable(on_error):
+            raise InputError(f"on_error: expected 'raise', 'warn' or a function, got {on_error!r}")
 
-        def faces() -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
-            for image, given in _pairs(images, boxes):
-                pixels = read_image(image)
-                photos.append(self._find(pixels, given))  # (N, 4), (N,)
-                for box in photos[-1][0]:
-                    yield pixels, box
+        failed: list[tuple[int, Exception]] = []
 
-        parts = [self._align_faces(batch) for batch in _batched(faces(), self.batch_size)]
-        found = Located.concatenate([Located.empty(len(self.layout)), *parts])
+        def photos() -> Iterator[Photo]:
+            for index, (image, given, turned) in enumerate(rows_of(images, boxes=boxes, rolls=rolls)):
+                if given is None:
+                    self._need_detector()
+                try:
+                    yield self._find(image, given, turned, channels)
+                except Exception as error:
+                    if on_error == "raise":
+                        if isinstance(error, (InputError, DetectorError)):
+                            raise type(error)(f"images[{index}]: {error}") from error
+                        raise
+                    failed.append((index, error))
+                    if on_error != "warn":
+                        on_error(index, error)
+                    yield Photo.unreadable()
 
-        results, start = [], 0
-        for face_boxes, box_scores in photos:
-            mine = slice(start, start + len(face_boxes))
-            landmarks, scores, errors = (part[mine].numpy() for part in found)
-            results.append(Faces(landmarks, scores, face_boxes, box_scores, self.layout, errors))
-            start = mine.stop
+        results = self._align_photos(photos())
+        for index, error in failed if on_error == "warn" else ():
+            warnings.warn(f"images[{index}] has an empty result: {error}", stacklevel=2)
         return results
 
-    def heatmaps(self, image: ImageSource, boxes: ArrayLike | None = None) -> FaceHeatmaps:
+    def heatmaps(
+        self,
+        image: ImageSource,
+        boxes: ArrayLike | None = None,
+        rolls: ArrayLike | None = None,
+        *,
+        channels: ChannelOrder = "rgb",
+    ) -> FaceHeatmaps:
         """The heatmaps of every face of one photo, to look at them or to decode them in another way.
 
-        Arguments and errors are those of `align`. The network looks at each box once, as it is given
-        or detected: nothing is mirrored.
+        Arguments and errors are those of `align`. The network runs once on each box as it is given or
+        detected: nothing is mirrored, refined or searched.
         """
-        settle_threads()
-        pixels = read_image(image)
-        face_boxes, _ = self._find(pixels, boxes)
-        return self._locator.heatmaps(pixels, torch.from_numpy(face_boxes), self.batch_size)
+        photo = self._find(image, boxes, rolls, channels)
+        upright, radians = torch.from_numpy(photo.upright), torch.from_numpy(np.radians(photo.rolls))
+        return self._locator.heatmaps(photo.pixels, upright, radians, self.batch_size)
 
     def export(self, path: str | os.PathLike[str], *, decode: bool = False) -> Path:
         """Write the network as ONNX in float32, for any batch size; `docs/export.md` shows its use.
@@ -238,38 +299,57 @@ class FaceAligner:
         return export_onnx(path, self.network, self.card, self.heatmap_to_crop, decode=decode)
 
     def _find(
-        self, pixels: NDArray[np.uint8], boxes: ArrayLike | None
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Boxes (N, 4) and scores (N,): those given, with score 1, or the detector's."""
+        self, image: ImageSource, boxes: ArrayLike | None, rolls: ArrayLike | None, channels: ChannelOrder
+    ) -> Photo:
+        """A photo with its faces: in the boxes given, with score 1, or the detector's."""
+        settle_threads()
+        pixels = read_image(image, channels=channels)
         if boxes is not None:
             given = check_boxes(boxes)
-            return given, np.ones(len(given), np.float32)
+            turned = np.zeros(len(given), np.float32) if rolls is None else check_rolls(rolls, len(given))
+            return Photo(pixels, given, np.ones(len(given), np.float32), given, turned)
+        if rolls is not None:
+            raise InputError("rolls: expected them with boxes, as a detector tells its own, got no boxes")
+        found = run_detector(self._need_detector(), pixels)
+        return Photo(pixels, found.boxes, found.scores, *upright_faces(found))
+
+    def _need_detector(self) -> Detector:
         if self.detector is None:
             raise InputError("boxes: expected (N, 4) boxes, as this aligner has no detector; got None")
-        return run_detector(self.detector, pixels)
+        return self.detector
 
-    def _align_faces(self, faces: Sequence[tuple[NDArray[np.uint8], NDArray[np.float32]]]) -> Located:
-        """The landmarks of B faces, each given by its photo and its box (4,)."""
-        photos = [pixels for pixels, _ in faces]
-        boxes = torch.from_numpy(np.stack([box for _, box in faces]))  # (B, 4)
-        return locate_with_search(self._locator, photos, boxes, refine=self.refine)
+    def _align_photos(self, photos: Iterable[Photo]) -> list[Faces]:
+        """The faces of photos, in batches across photos."""
+        done: list[Photo] = []
 
+        def faces() -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32], np.float32]]:
+            for photo in photos:
+                done.append(photo.without_pixels())  # which are kept only until their batch is done
+                for box, roll in zip(photo.upright, photo.rolls, strict=True):
+                    yield photo.pixels, box, roll
 
-def _pairs(
-    images: Iterable[ImageSource], boxes: Sequence[ArrayLike | None] | None
-) -> Iterator[tuple[ImageSource, ArrayLike | None]]:
-    """Each image with its boxes; both must end together."""
-    if boxes is None:
-        yield from ((image, None) for image in images)
-        return
-    count = 0
-    for image in images:
-        count += 1
-        if count <= len(boxes):
-            yield image, boxes[count - 1]
-    if count != len(boxes):
-        raise InputError(
-            f"boxes: expected one entry (boxes or None) for each of {count} images, got {len(boxes)}"
+        parts = [self._align_faces(batch) for batch in _batched(faces(), self.batch_size)]
+        found = Located.concatenate([Located.empty(len(self.layout)), *parts])
+        results, start = [], 0
+        for photo in done:
+            mine = slice(start, start + len(photo.boxes))
+            landmarks, scores, errors = (part[mine].numpy() for part in found)
+            results.append(Faces(landmarks, scores, photo.boxes, photo.scores, self.layout, errors))
+            start = mine.stop
+        return results
+
+    def _align_faces(
+        self, faces: Sequence[tuple[NDArray[np.uint8], NDArray[np.float32], np.float32]]
+    ) -> Located:
+        """The landmarks of B faces, each given by its photo, its upright box (4,) and its roll in degrees."""
+        photos, boxes, rolls = zip(*faces, strict=True)
+        return locate_with_search(
+            self._locator,
+            photos,
+            torch.from_numpy(np.stack(boxes)),  # (B, 4)
+            torch.from_numpy(np.radians(np.array(rolls, np.float32))),  # (B,)
+            refine=self.refine,
+            search=self.search,
         )
 
 

@@ -1,5 +1,6 @@
 """The whole path: photo, boxes, crops, heatmaps, landmarks in the photo."""
 
+import io
 import pickle
 import threading
 from dataclasses import replace
@@ -12,7 +13,7 @@ from drawn_faces import mean_shape
 from PIL import Image
 from torch import nn
 
-from face_landmarks import FaceAligner, Faces, LandmarkModel, list_models, read_image
+from face_landmarks import FaceAligner, Faces, LandmarkModel, head_pose, list_models, read_image
 from face_landmarks.errors import DetectorError, ImageError, InputError, UnknownModelError, WeightsError
 from face_landmarks.geometry import boxes_from_landmarks
 from face_landmarks.heatmap import encode_heatmaps
@@ -32,17 +33,17 @@ class BrightestSpot(nn.Module):
 
 
 class SureInTheEnd(nn.Module):
-    """Sees a face wherever it looks, and is as sure of it as the next of the scores says."""
+    """Sees the same face in every crop, and is as sure of it as the next of the scores says."""
 
     def __init__(self, scores):
         super().__init__()
-        self.scores, self.looks = scores, 0
+        self.scores, self.passes = scores, 0
         points = 8 + 48 * torch.from_numpy(mean_shape(IBUG_68))
         self.face = encode_heatmaps(points, (64, 64), rounded=True)
 
     def forward(self, crops):
-        self.looks += 1
-        return (self.scores[self.looks - 1] * self.face).expand(len(crops), -1, -1, -1)
+        self.passes += 1
+        return (self.scores[self.passes - 1] * self.face).expand(len(crops), -1, -1, -1)
 
 
 def card(**changes):
@@ -181,30 +182,206 @@ def test_the_mirror_takes_away_the_lean_and_the_card_puts_it_back():
 
 
 @pytest.mark.parametrize(
-    ("scores", "refine"),
+    ("scores", "options", "best"),
     [
-        ([0.9], False),
-        ([0.9, 0.95], True),
-        ([0.6, 0.9], False),  # upright: no other position may outdo it
-        ([0.6, 0.6, 0.7, 0.65, 0.7, 0.9], False),  # upright, on one side, upside down, on the other, upright
-        ([0.6, 0.5, 0.5, 0.7, 0.5, 0.65], True),
-        ([0.6, 0.5, 0.5, 0.5, 0.5], False),  # no landmarks but the first, whose upright crop was seen
+        ([0.9], {}, 0.9),
+        ([0.9, 0.95], {"refine": True}, 0.95),
+        ([0.6], {"search": False}, 0.6),
+        ([0.6, 0.7], {"search": False, "refine": True}, 0.7),
+        ([0.6, 0.9], {}, 0.9),  # upright: no longer doubtful
+        # first, upright, on one side, upside down, on the other, the best of the three upright, check
+        ([0.4, 0.3, 0.3, 0.35, 0.3, 0.9], {}, 0.4),  # no turned answer scores higher; the last is the check
+        ([0.4, 0.3, 0.3, 0.45, 0.3, 0.49, 0.9], {}, 0.4),  # higher, but not by the margin
+        ([0.4, 0.3, 0.3, 0.45, 0.3, 0.6, 0.9], {}, 0.6),
+        ([0.4, 0.3, 0.3, 0.65, 0.3, 0.6, 0.9], {}, 0.65),
+        ([0.4, 0.5, 0.3, 0.3, 0.55, 0.2, 0.9], {"refine": True}, 0.5),
     ],
 )
-def test_a_doubtful_face_is_looked_at_until_it_is_not(scores, refine):
-    model = LandmarkModel(card(), SureInTheEnd(scores))
-    aligner = FaceAligner(model, detector=None, device="cpu", refine=refine)
+def test_a_doubtful_face_is_located_again_until_it_is_not(scores, options, best, monkeypatch):
+    monkeypatch.setattr("face_landmarks.locating.search._TOLERANCE", 10)  # the check lowers no score
+    model = LandmarkModel(card(doubtful_score=0.75), SureInTheEnd(scores))
+    aligner = FaceAligner(model, detector=None, device="cpu", **options)
     faces = aligner.align(np.zeros((200, 200, 3), np.uint8), [(50, 50, 150, 150)])
-    assert aligner.network.looks == len(scores)
-    np.testing.assert_allclose(faces.landmark_scores, max(scores), rtol=1e-6)
+    assert aligner.network.passes == len(scores)
+    np.testing.assert_allclose(faces.landmark_scores, best, rtol=1e-6)
+
+
+def test_a_face_that_is_not_found_again_where_it_was_scores_low():
+    """The network sees the same face in every crop, whose own crop is another one."""
+    scores = [0.6, 0.5, 0.1, 0.1, 0.1, 0.6]
+    aligners = [
+        FaceAligner(
+            LandmarkModel(card(doubtful_score=0.75), SureInTheEnd(scores)),
+            detector=None,
+            search=search,
+            device="cpu",
+        )
+        for search in (True, False)
+    ]
+    box = [(50, 50, 150, 150)]
+    checked, plain = (aligner.align(np.zeros((200, 200, 3), np.uint8), box) for aligner in aligners)
+    np.testing.assert_array_equal(checked.landmarks, plain.landmarks)
+    assert checked.landmark_scores.mean() < 0.4 < plain.landmark_scores.mean()
+
+
+def test_a_heap_of_landmarks_is_no_face():
+    aligner = FaceAligner(
+        LandmarkModel(card(doubtful_score=1.0), BrightestSpot()), detector=None, device="cpu"
+    )
+    faces = aligner.align(photo_with_a_dot(140, 110), [(90, 60, 190, 160)])
+    assert faces.landmark_scores.max() == 0 and np.isfinite(faces.landmarks).all()
+
+
+def test_doubtful_faces_of_a_batch_do_not_change_the_others(aligner):
+    photo = read_image(ASTRONAUT)
+    face, nothing = [178, 58, 268, 174], [20, 300, 110, 400]
+    together = aligner.align(photo, [nothing, face, nothing])
+    np.testing.assert_allclose(together.landmarks[1], aligner.align(photo, [face]).landmarks[0], atol=1e-3)
+    assert together.landmark_scores[[0, 2]].mean() < 0.4 < 0.7 < together.landmark_scores[1].mean()
+
+
+@pytest.mark.parametrize("roll", [0, 30, 90, 180, -120, 450])
+def test_a_box_with_a_roll_is_the_upright_box_turned_about_its_centre(roll):
+    """A dot that lies right of the middle of the upright face is found where the roll puts it."""
+    centre, offset = np.array([150.0, 120.0]), 25.0
+    angle = np.radians(roll)
+    dot = centre + offset * np.array(
+        [np.cos(angle), np.sin(angle)]
+    )  # clockwise on the screen, as y points down
+    aligner = spot_finder(search=False)
+    photo, box = photo_with_a_dot(*dot), [(110, 70, 190, 170)]
+    faces = aligner.align(photo, box, rolls=[roll])
+    np.testing.assert_allclose(faces.landmarks[0], np.tile(dot, (68, 1)), atol=0.06)
+    np.testing.assert_array_equal(faces.boxes, box)
+    crop = aligner.heatmaps(photo, box, rolls=[roll]).crops[0, :, :, 0]
+    row, column = np.unravel_index(crop.argmax(), crop.shape)
+    assert column > 128 + 20 and abs(row - (128 - 0.1365 * 100 * 256 / (0.61 * 180))) < 2
+
+
+def test_rolls_are_those_of_head_pose():
+    photo = np.ascontiguousarray(np.rot90(read_image(ASTRONAUT), -1))  # a quarter clockwise
+    lying = FaceAligner("shr-fan-68-fast", device="cpu", detector=None, search=False).align(
+        photo, [(511 - 116 - 44.5, 223 - 58, 511 - 116 + 44.5, 223 + 58)], rolls=[90]
+    )
+    assert abs(head_pose(lying)[0, 2] - 90) < 12 and lying.landmark_scores.mean() > 0.7
+
+
+def test_the_roll_of_a_detectors_five_points_turns_the_crop():
+    photo = np.ascontiguousarray(np.rot90(read_image(ASTRONAUT), 2))
+    points = 511 - np.array([[[203, 100], [247, 103], [224, 128], [201, 138], [245, 141]]])
+    box = [[511 - 268, 511 - 174, 511 - 178, 511 - 58]]
+    faces = FaceAligner(
+        "shr-fan-68-fast", device="cpu", detector=lambda image: (box, [1], points), search=False
+    ).align(photo)
+    upright = FaceAligner("shr-fan-68-fast", device="cpu", detector=None).align(
+        ASTRONAUT, [[178, 58, 268, 174]]
+    )
+    np.testing.assert_allclose(511 - faces.landmarks, upright.landmarks, atol=2)
+
+
+def test_bgr_arrays_are_read_as_such_everywhere(aligner, astronaut):
+    pixels = read_image(ASTRONAUT)
+    bgr = pixels[:, :, ::-1]
+    np.testing.assert_array_equal(aligner.align(bgr, channels="bgr").landmarks, astronaut.landmarks)
+    np.testing.assert_array_equal(aligner.get_landmarks(bgr, channels="bgr"), astronaut.landmarks)
+    np.testing.assert_array_equal(
+        aligner.align_batch([bgr], channels="bgr")[0].landmarks, astronaut.landmarks
+    )
+    crops = aligner.heatmaps(bgr, astronaut.boxes, channels="bgr").crops
+    np.testing.assert_array_equal(crops, aligner.heatmaps(pixels, astronaut.boxes).crops)
+    with pytest.raises(InputError, match="channels: expected 'rgb' or 'bgr', got 'gbr'"):
+        aligner.align(bgr, channels="gbr")
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        "photo.jpg",
+        b"photo",
+        bytearray(b"photo"),
+        Path("photo.jpg"),
+        io.BytesIO(b"photo"),
+        Image.new("RGB", (7, 5)),
+        np.zeros((5, 7), np.uint8),
+        np.zeros((5, 7, 3), np.uint8),
+        torch.zeros(5, 7),
+        torch.zeros(3, 5, 7),
+        None,
+        7,
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_one_photo_is_no_batch(one):
+    with pytest.raises(InputError, match=f"images: expected several photos.*got {type(one).__name__}"):
+        spot_finder().align_batch(one)
+
+
+def test_a_stack_of_photos_is_a_batch():
+    photos = np.stack([photo_with_a_dot(140, 110)] * 2)
+    for batch in (photos, torch.from_numpy(photos).permute(0, 3, 1, 2)):
+        results = spot_finder().align_batch(batch, [[(90, 60, 190, 160)]] * 2)
+        for faces in results:
+            np.testing.assert_allclose(faces.landmarks[0, 0], (140, 110), atol=0.06)
+
+
+def test_an_unreadable_photo_of_a_batch_is_named_by_its_index():
+    photos = [photo_with_a_dot(140, 110), "nowhere.jpg"]
+    boxes = [[(90, 60, 190, 160)]] * 2
+    with pytest.raises(ImageError, match=r"images\[1\]: image: cannot open 'nowhere\.jpg'"):
+        spot_finder().align_batch(photos, boxes)
+    with pytest.raises(InputError, match=r"images\[0\]: boxes: .* as box 0"):
+        spot_finder().align_batch(photos, [[(9, 9, 9, 9)]] * 2)
+
+
+def test_an_unreadable_photo_need_not_lose_the_batch():
+    def detector(image):
+        if image.shape[0] == 7:
+            raise ZeroDivisionError("the detector's own")
+        return [(90, 60, 190, 160)]
+
+    dot = photo_with_a_dot(140, 110)
+    photos = [dot, "nowhere.jpg", np.zeros((7, 7, 3), np.uint8), dot]
+    errors = {}
+    results = spot_finder(detector).align_batch(photos, on_error=errors.__setitem__)
+    assert [len(faces) for faces in results] == [1, 0, 0, 1]
+    assert results[1].landmarks.shape == (0, 68, 2)
+    np.testing.assert_allclose(results[3].landmarks[0, 0], (140, 110), atol=0.06)
+    assert list(errors) == [1, 2]
+    assert isinstance(errors[1], ImageError) and isinstance(errors[2], ZeroDivisionError)
+    with pytest.warns(UserWarning, match=r"images\[(1|2)\] has an empty result: ") as caught:
+        assert [len(faces) for faces in spot_finder(detector).align_batch(photos, on_error="warn")] == [
+            1,
+            0,
+            0,
+            1,
+        ]
+    assert len(caught) == 2 and all(warning.filename == __file__ for warning in caught)
+    with pytest.raises(ZeroDivisionError):
+        spot_finder(detector).align_batch(photos[2:])
+    with pytest.raises(InputError, match="on_error: expected 'raise', 'warn' or a function, got 'ignore'"):
+        spot_finder(detector).align_batch(photos, on_error="ignore")
+
+
+def test_rolls_without_boxes_or_of_another_number_are_refused():
+    aligner, photo, box = spot_finder(lambda image: []), photo_with_a_dot(5, 5), [(0, 0, 9, 9)]
+    with pytest.raises(InputError, match="rolls: expected them with boxes"):
+        aligner.align(photo, rolls=[90])
+    with pytest.raises(InputError, match=r"rolls: expected shape \(1,\)"):
+        aligner.align(photo, box, rolls=[90, 90])
+    with pytest.raises(InputError, match="rolls: expected one entry .* for each of 2 images, got 1"):
+        aligner.align_batch([photo] * 2, [box] * 2, [[90]])
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "batch_size: expected at least 1"),
-        ({"detector": "dlib"}, "detector: expected 'mtcnn'"),
-        ({"dtype": torch.int32}, "dtype: expected a floating type"),
+        ({"batch_size": 0}, "batch_size: expected a whole number, at least 1, got 0"),
+        ({"batch_size": 2.5}, "batch_size: expected a whole number, at least 1, got 2.5"),
+        ({"batch_size": "2"}, "batch_size: expected a whole number, at least 1, got '2'"),
+        ({"detector": "dlib"}, "detector: expected 'mtcnn', 'yunet', a callable or None, got 'dlib'"),
+        ({"dtype": torch.int32}, "dtype: expected one of torch.float32, .* got torch.int32"),
+        ({"dtype": torch.float8_e4m3fn}, "dtype: expected one of .* got torch.float8_e4m3fn"),
+        ({"device": "mps"}, "device: expected .* got 'mps': MPS is not supported"),
         ({"device": "toaster"}, "device: expected one that is present, .* got 'toaster'"),
         ({"device": "cuda:99"}, "device: expected one that is present"),
         ({"device": "xpu:99"}, "device: expected one that is present"),

@@ -76,7 +76,7 @@ def main() -> None:
         )
     else:
         network = load_model(options.name).network
-        card = replace(get_card(options.name), calibration=calibrate(network, config, faces))
+        card = replace(get_card(options.name), **calibrate(network, config, faces))
     scores = {
         "validation crops, true boxes": measure(path, options.crops, "truth"),
         "validation photos, MTCNN boxes": measure(path, options.photos, "detector"),

@@ -235,7 +235,7 @@ class _FaceDetector:
         self._detector = detector
 
     def detect_from_image(self, tensor_or_path: ImageSource) -> list[NDArray[np.float32]]:
-        boxes, scores = run_detector(self._detector, _pixels(tensor_or_path))
+        boxes, scores, _ = run_detector(self._detector, _pixels(tensor_or_path))
         return list(np.column_stack([boxes, scores]))
 
     def detect_from_batch(self, tensor: Tensor | NDArray[Any]) -> list[list[NDArray[np.float32]]]:

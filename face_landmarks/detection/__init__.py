@@ -1,6 +1,6 @@
-"""Finding faces: what a detector is, and the one that comes with the package."""
+"""Finding faces: what a detector is, and those that come with the package."""
 
-from face_landmarks.detection.contract import Detector, check_boxes, run_detector
+from face_landmarks.detection.contract import Detections, Detector, check_boxes, run_detector
 from face_landmarks.detection.mtcnn import MTCNN
 
-__all__ = ["MTCNN", "Detector", "check_boxes", "run_detector"]
+__all__ = ["MTCNN", "Detections", "Detector", "check_boxes", "run_detector"]

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from face_landmarks._system.torch_state import own_types
 from face_landmarks.geometry import crop_matrices, mirror_matrix, resize_matrix, transform_points, warp
 from face_landmarks.heatmap import decode_heatmaps
 from face_landmarks.layouts import Layout, get_layout
@@ -40,11 +41,22 @@ class Located(NamedTuple):
 
     @classmethod
     def empty(cls, landmarks: int) -> Located:
-        return cls(torch.empty(0, landmarks, 2), torch.empty(0, landmarks), torch.empty(0, landmarks))
+        points = torch.empty(0, landmarks, 2, dtype=torch.float32, device="cpu")
+        return cls(points, points[..., 0], points[..., 0])
 
     @classmethod
     def concatenate(cls, parts: Sequence[Located]) -> Located:
         return cls(*map(torch.cat, zip(*parts, strict=True)))
+
+    def of(self, rows: Tensor) -> Located:
+        """The faces of these rows (C,)."""
+        return Located(*(part[rows] for part in self))
+
+    def replaced(self, rows: Tensor, others: Located) -> Located:
+        """The same, but for the faces of these rows (C,), which are others."""
+        if not len(rows):
+            return self
+        return Located(*(old.index_copy(0, rows, new) for old, new in zip(self, others, strict=True)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +91,7 @@ class Locator:
     def heatmap_to_crop(self) -> Tensor:
         """(3, 3) float64, the card's offset included."""
         heatmap_to_crop = resize_matrix(self.crop_size / self.card.network.heatmap_size)
-        heatmap_to_crop[:2, 2] -= torch.tensor(self.card.offset, dtype=torch.float64)
+        heatmap_to_crop[:2, 2] -= torch.tensor(self.card.offset, dtype=torch.float64, device="cpu")
         return heatmap_to_crop
 
     @torch.inference_mode()
@@ -88,8 +100,8 @@ class Locator:
 
         Args:
             photos: of each face, (H, W, 3) RGB.
-            boxes: (B, 4).
-            rolls: (B,) the crops' turns, in radians.
+            boxes: (B, 4), upright face boxes.
+            rolls: (B,) radians, by which each box is turned about its centre, clockwise on the screen.
         """
         image_to_crop = crop_matrices(
             boxes, self.crop_size, self.card.crop_scale, self.card.crop_shift, rolls
@@ -106,9 +118,9 @@ class Locator:
     def locate_in_crops(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """Landmarks in crop pixels (B, K, 2) and their scores (B, K) of a batch of crops."""
         crops = self.place(crops)
-        points, scores = self.decode(self.network(crops))
+        points, scores = self.decode(self.heatmaps_of(crops))
         if self.flip:
-            mirrored, mirrored_scores = self.decode(self.network(crops.flip(-1)))
+            mirrored, mirrored_scores = self.decode(self.heatmaps_of(crops.flip(-1)))
             order = list(self.layout.mirror)
             unmirrored = transform_points(mirror_matrix(self.crop_size), mirrored[:, order])
             points, scores = (points + unmirrored) / 2, (scores + mirrored_scores[:, order]) / 2
@@ -116,14 +128,23 @@ class Locator:
         return points, scores
 
     @torch.inference_mode()
-    def heatmaps(self, pixels: NDArray[np.uint8], boxes: Tensor, batch_size: int) -> FaceHeatmaps:
-        """The heatmaps of the faces of one photo, boxes (N, 4), each looked at once; nothing is mirrored."""
+    def heatmaps(
+        self, pixels: NDArray[np.uint8], boxes: Tensor, rolls: Tensor, batch_size: int
+    ) -> FaceHeatmaps:
+        """The heatmaps of the faces of one photo, one pass for each; nothing is mirrored or searched.
+
+        Args:
+            pixels: (H, W, 3) RGB.
+            boxes: (N, 4), upright face boxes.
+            rolls: (N,) radians, as in `locate`.
+            batch_size: crops per call of the network.
+        """
         image_to_crop = crop_matrices(
-            boxes, self.crop_size, self.card.crop_scale, self.card.crop_shift
+            boxes, self.crop_size, self.card.crop_scale, self.card.crop_shift, rolls
         )  # (N, 3, 3)
         crops = warp(pixels, image_to_crop, self.crop_size)  # (N, 3, S, S)
         batches = torch.split(crops, batch_size)
-        heatmaps = torch.cat([self.network(self.place(b)).float().cpu() for b in batches])  # (N, K, H, W)
+        heatmaps = torch.cat([self.heatmaps_of(self.place(b)).float().cpu() for b in batches])  # (N, K, H, W)
         points, _ = decode_heatmaps(heatmaps, window=self.card.window, temperature=self.card.temperature)
         return FaceHeatmaps(
             crops=(255 * crops).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy(),
@@ -133,8 +154,13 @@ class Locator:
             heatmap_to_image=(image_to_crop.inverse() @ self.heatmap_to_crop).numpy(),
         )
 
+    def heatmaps_of(self, crops: Tensor) -> Tensor:
+        """Heatmaps (B, K, H, W) of placed crops, computed in the network's own type."""
+        with own_types(self.device):
+            return self.network(crops)
+
     def place(self, crops: Tensor) -> Tensor:
-        """Crops (B, 3, S, S) as the network wants them."""
+        """Crops (B, 3, S, S) on the device, and in the type and memory format, that the network takes."""
         if not isinstance(self.network, nn.Module):
             return crops
         return crops.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
@@ -146,7 +172,7 @@ class Locator:
         return transform_points(self.heatmap_to_crop, found[..., :2]), found[..., 2]
 
     def _restore_lean(self, points: Tensor) -> Tensor:
-        """Averaging with the mirror takes away the lean of the labels; put it back."""
+        """Points with the card's `lean` added: the labels' shift to the right, which the mirror cancels."""
         right, left = self.layout.eye_corners
         inter_ocular = (points[:, left] - points[:, right]).norm(dim=-1)  # (B,)
         offset = torch.zeros_like(points)

@@ -1,4 +1,18 @@
-"""Second passes over doubtful faces: at upright crops, and turned by quarters."""
+"""Doubtful faces are located again: upright, then turned by quarters, and checked against themselves.
+
+A face whose mean landmark score is low lies crooked in its crop, is turned on its side or upside down, is
+hidden, or is no face. The passes over it are these; each is one run of the network on one crop:
+
+    first       the box as it is given
+    upright     the crop made from the landmarks of the first pass; kept if its score is higher
+    quarters    if the score is still low: the box turned by 90, 180 and 270 degrees. The best of the three,
+                if it scores higher, is located upright again. It replaces the answer so far only if it
+                scores higher by a margin: a wrong answer that lies turned costs more than a right one gains
+    check       the crop made from the landmarks of the answer: a right answer is found again where it was.
+                If landmarks move by more than a tolerance, the scores are lowered in proportion
+
+`examples/lab/measure_search.py` prints what the margin and the tolerance are chosen by.
+"""
 
 from __future__ import annotations
 
@@ -14,67 +28,117 @@ from torch import Tensor
 from face_landmarks.geometry import quarter_turned, upright_boxes
 from face_landmarks.locating.locate import Located, Locator
 
-# A face is looked at again if its mean score is below this, as that of hardly any whole, upright face of the
-# 300-W validation photos is (examples/lab/measure_confidence.py). A tilt by 60 degrees comes out just below.
-_DOUBTFUL: Final = 0.77
-_SMALLEST_FACE: Final = 0.25  # of the box it was sought in
+_MARGIN: Final = 0.1  # of mean score, by which a turned answer must surpass the one that is not
+_TOLERANCE: Final = 0.01  # of the box's size (root of its area), by which landmarks may move in the check
+_SMALLEST_FACE: Final = 0.25  # of the box that was given; landmarks in a heap are no face
 
 
 def locate_with_search(
-    locator: Locator, photos: Sequence[NDArray[np.uint8]], boxes: Tensor, *, refine: bool
+    locator: Locator,
+    photos: Sequence[NDArray[np.uint8]],
+    boxes: Tensor,
+    rolls: Tensor,
+    *,
+    refine: bool,
+    search: bool,
 ) -> Located:
-    """The landmarks of B faces in their boxes; doubtful faces are looked at again.
+    """The landmarks of B faces in their boxes.
 
     Args:
         locator: finds landmarks in boxes.
         photos: of each face, (H, W, 3) RGB.
-        boxes: (B, 4).
-        refine: look a second time at every face, at an upright crop made from its landmarks.
+        boxes: (B, 4), upright face boxes.
+        rolls: (B,) radians, by which each box is turned about its centre, clockwise on the screen.
+        refine: locate every face a second time, at an upright crop made from its landmarks.
+        search: locate faces again whose mean score is below the `doubtful_score` of the card.
     """
-    first = locator.locate(photos, boxes, torch.zeros(len(boxes)))
-
-    doubtful = first.certainty < _DOUBTFUL
-    best = _locate_upright(locator, first, doubtful | refine, photos, boxes)
-    doubtful = best.certainty < _DOUBTFUL
+    best = locator.locate(photos, boxes, rolls)
+    doubtful = (best.certainty < locator.card.doubtful_score) & search
+    chosen = doubtful | refine
+    if chosen.any():
+        best = _keep_better(best, chosen, _upright(locator, best, chosen, photos, boxes))
+    doubtful = (best.certainty < locator.card.doubtful_score) & search
     if doubtful.any():
-        lying = quarter_turned(boxes)
-        for turned, roll in ((lying, math.pi / 2), (boxes, math.pi), (lying, -math.pi / 2)):
-            rolls = torch.full((len(boxes),), roll)
-            best = _locate_again(locator, best, doubtful, photos, turned, rolls)
-        changed = best.certainty > first.certainty  # the others were looked at upright as they are
-        best = _locate_upright(locator, best, doubtful & changed, photos, boxes)
+        rows = doubtful.nonzero().squeeze(1)
+        some = [photos[row] for row in rows.tolist()]
+        found = _search_turned(locator, best.of(rows), some, boxes[rows], rolls[rows])
+        best = best.replaced(rows, _checked(locator, found, some, boxes[rows]))
     return best
 
 
-def _locate_upright(
-    locator: Locator, first: Located, chosen: Tensor, photos: Sequence[NDArray[np.uint8]], boxes: Tensor
+def _search_turned(
+    locator: Locator, best: Located, photos: Sequence[NDArray[np.uint8]], boxes: Tensor, rolls: Tensor
 ) -> Located:
-    """Look again at the chosen faces (B,), at upright crops made from the landmarks first found."""
-    layout = locator.layout
-    if not layout.tells_its_box or not chosen.any():
-        return first
-    upright, rolls = upright_boxes(first.landmarks, layout.eyes)
-    shaped = _sides(upright) > _SMALLEST_FACE * _sides(boxes)  # landmarks in a heap have no box
-    return _locate_again(locator, first, chosen & shaped, photos, upright, rolls)
+    """The best answer for B doubtful faces, those turned by quarters from their boxes included."""
+    lying, quarter = quarter_turned(boxes), math.pi / 2
+    turned = locator.locate(photos, lying, rolls + quarter)
+    every = torch.ones(len(boxes), dtype=torch.bool, device="cpu")
+    for box, roll in ((boxes, rolls + 2 * quarter), (lying, rolls - quarter)):
+        turned = _keep_better(turned, every, locator.locate(photos, box, roll))
+    promising = turned.certainty > best.certainty
+    if not promising.any():
+        return best
+    turned = _keep_better(turned, promising, _upright(locator, turned, promising, photos, boxes))
+    return _keep_better(best, promising, turned.of(promising.nonzero().squeeze(1)), _MARGIN)
 
 
-def _locate_again(
-    locator: Locator,
-    first: Located,
-    chosen: Tensor,
-    photos: Sequence[NDArray[np.uint8]],
-    boxes: Tensor,
-    rolls: Tensor,
-) -> Located:
-    """The first result at B faces, but for those of the chosen (B,) where a second one scores higher."""
-    rows = chosen.nonzero().squeeze(1)
-    if not len(rows):
-        return first
-    second = locator.locate([photos[row] for row in rows.tolist()], boxes[rows], rolls[rows])
-    surer = second.certainty > first.certainty[rows]
+def _checked(locator: Locator, found: Located, photos: Sequence[NDArray[np.uint8]], boxes: Tensor) -> Located:
+    """The answers for B faces; those that are not found again where they were get lower scores.
+
+    The expected error of a landmark is at least the distance that it moved.
+    """
+    if not locator.layout.tells_its_box:
+        return found
+    every = torch.ones(len(boxes), dtype=torch.bool, device="cpu")
+    again = _upright(locator, found, every, photos, boxes)
+    moved = (again.landmarks - found.landmarks).norm(dim=2)  # (B, K) pixels
+    size = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt()
+    trust = (_TOLERANCE * size / moved.mean(dim=1)).clamp(max=1).float()  # (B,); a heap has moved by infinity
     return Located(
-        *(old.index_copy(0, rows[surer], new[surer]) for old, new in zip(first, second, strict=True))
+        found.landmarks,
+        found.scores * trust.unsqueeze(1),
+        torch.maximum(found.errors, moved.where(moved.isfinite(), found.errors)),
     )
+
+
+def _upright(
+    locator: Locator, found: Located, chosen: Tensor, photos: Sequence[NDArray[np.uint8]], boxes: Tensor
+) -> Located:
+    """The chosen (B,) faces, located again at upright crops made from their landmarks: C of them.
+
+    Where landmarks lie in a heap, which has no box, the new ones are at infinity with scores of 0. Layouts
+    without the line of the jaw, whose landmarks tell no box, give their answer so far.
+    """
+    rows = chosen.nonzero().squeeze(1)
+    before = found.of(rows)
+    if not locator.layout.tells_its_box:
+        return before
+    upright, rolls = upright_boxes(before.landmarks, locator.layout.eyes)
+    shaped = _sides(upright) > _SMALLEST_FACE * _sides(boxes[rows])
+    again = Located(
+        torch.full_like(before.landmarks, torch.inf),
+        torch.zeros_like(before.scores),
+        before.errors,
+    )
+    places = shaped.nonzero().squeeze(1)
+    if not len(places):
+        return again
+    some = [photos[row] for row in rows[places].tolist()]
+    return again.replaced(places, locator.locate(some, upright[places], rolls[places]))
+
+
+def _keep_better(first: Located, chosen: Tensor, second: Located, margin: float = 0.0) -> Located:
+    """The first answers for B faces, but for those of the chosen (B,) where a second one scores higher.
+
+    Args:
+        first: B answers.
+        chosen: (B,), C of them true.
+        second: C answers.
+        margin: of mean score, by which the second must be higher.
+    """
+    rows = chosen.nonzero().squeeze(1)
+    better = second.certainty > first.certainty[rows] + margin
+    return first.replaced(rows[better], second.of(better.nonzero().squeeze(1)))
 
 
 def _sides(boxes: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from face_landmarks._system.files import size_of
 from face_landmarks.errors import CacheError
-from face_landmarks.models.registry import file_of, known_cards
+from face_landmarks.models.registry import known_files
 from face_landmarks.models.weights_file import cache_folder, sha256_of
 
 
@@ -85,9 +85,7 @@ def _weights_name(path: Path) -> str:
 
 def _own_files() -> list[tuple[Path, str]]:
     """Files in the cache folder that belong to this package's downloads, with the expected hash of each."""
-    known = {
-        file_of(card).name: file_of(card).sha256 for card in known_cards().values() if file_of(card).urls
-    }
+    known = {file.name: file.sha256 for file in known_files().values() if file.urls}
     files = []
     for path in sorted(cache_folder().glob("*")):
         name = _weights_name(path)

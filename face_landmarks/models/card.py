@@ -91,6 +91,9 @@ class ModelCard:
         scores: measured results, by benchmark and metric; the given dict is copied and frozen.
         file: the weights file; None in the card inside that file, which cannot contain its own hash.
         calibration: of the expected errors, from held-out faces; None where it was not measured.
+        doubtful_score: mean landmark score below which a face is located again, upright and turned
+            (`locating.search`): on held-out faces, the score that one upright face in a hundred stays
+            below. 0.5 where it was not measured.
     """
 
     name: str
@@ -110,6 +113,7 @@ class ModelCard:
     scores: Mapping[str, Any]
     file: WeightsFile | None = None
     calibration: Calibration | None = None
+    doubtful_score: float = 0.5
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "offset", tuple(self.offset))
@@ -129,6 +133,7 @@ class ModelCard:
         odd = isinstance(self.window, int) and self.window > 0 and self.window % 2 == 1
         self._expect(odd, "window", "an odd number of cells", self.window)
         self._expect(self.temperature > 0, "temperature", "a positive number", self.temperature)
+        self._expect(0 <= self.doubtful_score <= 1, "doubtful_score", "0 to 1", self.doubtful_score)
         if self.calibration is not None:
             scale = self.calibration.scale
             usable = len(scale) == landmarks and all(math.isfinite(error) and error > 0 for error in scale)

@@ -47,6 +47,16 @@ def coverage_radius(share: float) -> float:
     return math.sqrt(-4 / math.pi * math.log1p(-share))
 
 
+def fit_doubtful_score(landmark_scores: Tensor) -> float:
+    """The mean score that one face in a hundred stays below, for `ModelCard.doubtful_score`.
+
+    Args:
+        landmark_scores: (N, K) peak heights on held-out faces, upright and whole.
+    """
+    hundredth = landmark_scores.double().mean(dim=1).quantile(0.01)
+    return math.floor(100 * float(hundredth)) / 100
+
+
 def fit_calibration(landmark_scores: Tensor, errors: Tensor) -> Calibration:
     """Fit a calibration on held-out faces: the most likely one if errors have an exponential distribution.
 

@@ -107,14 +107,14 @@ def load_weights(
 
 
 def download(model: str, *, progress: bool | None = None) -> Path:
-    """Download a model's file unless it is on this machine, and return its path.
+    """Download the file of a model or detector unless it is on this machine, and return its path.
 
     Raises:
-        UnknownModelError: no model has this name.
+        UnknownModelError: no model or detector has this name.
         WeightsError: as in `load_weights`.
     """
-    card = get_card(model)
-    place, _ = obtain(card.name, file_of(card), registry.PRETRAINED, progress=progress)
+    file = registry.DETECTORS[model].file if model in registry.DETECTORS else file_of(get_card(model))
+    place, _ = obtain(model, file, registry.PRETRAINED, progress=progress)
     return place.path
 
 

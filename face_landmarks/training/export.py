@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import nn
 
 from face_landmarks.errors import InputError
 from face_landmarks.models.card import Calibration, ModelCard
-from face_landmarks.models.confidence import fit_calibration
+from face_landmarks.models.confidence import fit_calibration, fit_doubtful_score
 from face_landmarks.models.hourglass import StackedHourglass
 from face_landmarks.models.weights import save_weights
 from face_landmarks.training.config import TrainConfig, restore_config
@@ -78,7 +78,7 @@ def export_model(
         training_data=training_data,
         command=command,
         scores=scores or {},
-        calibration=None if validation is None else calibrate(network, config, validation),
+        **({} if validation is None else calibrate(network, config, validation)),
     )
     state = {
         key: value.to(dtype) if value.is_floating_point() else value for key, value in run["average"].items()
@@ -86,11 +86,22 @@ def export_model(
     return save_weights(path, state, card)
 
 
-def calibrate(network: nn.Module, config: TrainConfig, validation: FaceSet) -> Calibration:
-    """Fit the expected errors of a network on held-out faces, one crop wide."""
+class Calibrated(TypedDict):
+    """The fields of a card that are fitted on held-out faces."""
+
+    calibration: Calibration
+    doubtful_score: float
+
+
+def calibrate(network: nn.Module, config: TrainConfig, validation: FaceSet) -> Calibrated:
+    """Fit the expected errors of a network and its doubtful score on held-out faces, one crop wide."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     points, scores = predict(network.eval().to(device), validation.pictures.to(device), config)
-    return fit_calibration(scores, (points - validation.landmarks).norm(dim=-1))
+    errors = (points - validation.landmarks).norm(dim=-1)
+    return {
+        "calibration": fit_calibration(scores, errors),
+        "doubtful_score": fit_doubtful_score(scores),
+    }
 
 
 def load_config(folder: str | os.PathLike[str]) -> TrainConfig:

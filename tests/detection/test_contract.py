@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from face_landmarks.detection.contract import check_boxes, run_detector
+from face_landmarks.detection.contract import check_boxes, check_rolls, run_detector
 from face_landmarks.errors import DetectorError, InputError
 
 IMAGE = np.zeros((5, 7, 3), np.uint8)
@@ -98,22 +98,40 @@ def test_boxes_that_pass_have_a_finite_area(boxes: list[tuple[float, ...]]) -> N
 
 
 def test_boxes_and_scores_of_a_detector() -> None:
-    boxes, scores = run_detector(lambda image: (BOXES, [0.9, 2, -1]), IMAGE)
-    assert boxes.dtype == scores.dtype == np.float32
+    boxes, scores, points = run_detector(lambda image: (BOXES, [0.9, 2, -1]), IMAGE)
+    assert boxes.dtype == scores.dtype == np.float32 and points is None
     np.testing.assert_array_equal(boxes, np.array(BOXES, np.float32))
     np.testing.assert_array_equal(scores, np.array([0.9, 2, -1], np.float32))
 
 
 def test_a_detector_without_scores_is_sure() -> None:
-    boxes, scores = run_detector(lambda image: BOXES, IMAGE)
+    boxes, scores, _ = run_detector(lambda image: BOXES, IMAGE)
     assert boxes.shape == (3, 4)
     assert scores.tolist() == [1, 1, 1]
 
 
-@pytest.mark.parametrize("nothing", [[], np.empty((0, 4)), ([], []), (np.empty((0, 4)), np.empty(0))])
+@pytest.mark.parametrize(
+    "nothing", [[], np.empty((0, 4)), ([], []), (np.empty((0, 4)), np.empty(0)), ([], [], [])]
+)
 def test_no_face_is_empty(nothing: object) -> None:
-    boxes, scores = run_detector(lambda image: nothing, IMAGE)  # type: ignore[arg-type]
+    boxes, scores, points = run_detector(lambda image: nothing, IMAGE)  # type: ignore[arg-type]
     assert boxes.shape == (0, 4) and scores.shape == (0,)
+    assert points is None or points.shape == (0, 5, 2)
+
+
+def test_five_points_of_each_face_come_with_boxes_and_scores() -> None:
+    five = np.arange(30).reshape(3, 5, 2)
+    found = run_detector(lambda image: (BOXES, [1, 1, 1], five), IMAGE)
+    assert found.points is not None and found.points.dtype == np.float32
+    np.testing.assert_array_equal(found.points, five)
+
+
+def test_rolls_are_checked_with_their_boxes() -> None:
+    rolls = check_rolls([0, 90, -180.0], 3)
+    assert rolls.dtype == np.float32 and rolls.tolist() == [0, 90, -180]
+    for wrong, message in (([0, 1], r"expected shape \(3,\)"), (90, r"got \(\)"), ([0, 1, np.nan], "finite")):
+        with pytest.raises(InputError, match=f"rolls: .*{message}"):
+            check_rolls(wrong, 3)
 
 
 def test_the_detector_is_given_the_image_itself() -> None:
@@ -128,8 +146,12 @@ def test_the_detector_is_given_the_image_itself() -> None:
         (None, r"expected boxes \(N, 4\), \(0, 4\) where there is no face, got None"),
         ((None, [None]), "got None"),
         (BOXES[0], r"\(4,\)"),
-        ((BOXES,), r"expected boxes, or \(boxes, scores\), got 1 values"),
-        ((BOXES, [1, 1, 1], []), "got 3 values"),
+        ((BOXES,), r"expected boxes, \(boxes, scores\) or \(boxes, scores, points\), got 1 values"),
+        ((BOXES, [1, 1, 1], None, None), "got 4 values"),
+        ((BOXES, [1, 1, 1], []), r"expected points of shape \(3, 5, 2\), got \(0,\)"),
+        ((BOXES, [1, 1, 1], np.zeros((3, 10))), r"got \(3, 10\)"),
+        ((BOXES, [1, 1, 1], np.full((3, 5, 2), np.nan)), "expected finite points"),
+        ((BOXES, [1, 1, 1], "points"), "points: expected numbers"),
         ((BOXES, [1, 1]), r"expected scores of shape \(3,\), got \(2,\)"),
         ((BOXES, [[1, 1, 1]]), r"got \(1, 3\)"),
         ((BOXES, [1, np.nan, 1]), "expected finite scores"),

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 
+from face_landmarks.detection._boxes import suppress, suppress_nested
 from face_landmarks.detection.contract import run_detector
-from face_landmarks.detection.mtcnn import MTCNN, _cut, _round_up, _suppress, _suppress_nested
+from face_landmarks.detection.mtcnn import MTCNN, _cut, _round_up
 from face_landmarks.errors import InputError, MissingDependencyError
 from face_landmarks.images import read_image
 
@@ -36,10 +37,11 @@ def stub(mtcnn: MTCNN, boxes: Any, monkeypatch: pytest.MonkeyPatch) -> list[np.n
     """Let the networks find these edges, counted from the image's outer edge, and keep what they saw."""
     seen: list[np.ndarray] = []
 
-    def detect(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def detect(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         seen.append(image)
         found = boxes(image) if callable(boxes) else boxes
-        return np.array(found, float).reshape(-1, 4), np.linspace(0.99, 0.91, len(found), dtype=np.float32)
+        edges = np.array(found, float).reshape(-1, 4)
+        return edges, np.linspace(0.99, 0.91, len(found), dtype=np.float32), np.zeros((len(edges), 5, 2))
 
     monkeypatch.setattr(mtcnn, "_detect", detect)
     return seen
@@ -53,8 +55,16 @@ def overlap(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def test_the_face_of_a_photo_is_found(mtcnn: MTCNN, photo: np.ndarray) -> None:
-    boxes, scores = run_detector(mtcnn, photo)
+    boxes, scores, points = run_detector(mtcnn, photo)
     assert boxes.shape == (1, 4) and boxes.dtype == np.float32
+    expected = [
+        [204, 102],
+        [247, 104],
+        [222, 128],
+        [203, 138],
+        [243, 140],
+    ]  # eyes, nose, corners of the mouth
+    np.testing.assert_allclose(points, [expected], atol=4)
     assert scores.shape == (1,) and scores.dtype == np.float32
     assert overlap(boxes[0], np.array([179, 60, 268, 172])) > 0.9
     assert scores[0] > 0.99
@@ -63,8 +73,8 @@ def test_the_face_of_a_photo_is_found(mtcnn: MTCNN, photo: np.ndarray) -> None:
 def test_the_same_photo_gives_the_same_boxes_and_stays_as_it_was(mtcnn: MTCNN, photo: np.ndarray) -> None:
     before = photo.copy()
     first, second = mtcnn(photo), mtcnn(photo)
-    np.testing.assert_array_equal(first[0], second[0])
-    np.testing.assert_array_equal(first[1], second[1])
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)
     np.testing.assert_array_equal(photo, before)
 
 
@@ -73,16 +83,17 @@ def test_threads_share_a_detector(mtcnn: MTCNN, photo: np.ndarray) -> None:
     alone = [mtcnn(each) for each in photos]
     with ThreadPoolExecutor(2) as pool:
         together = list(pool.map(mtcnn, photos))
-    for (boxes, scores), (other_boxes, other_scores) in zip(alone, together, strict=True):
-        np.testing.assert_array_equal(boxes, other_boxes)
-        np.testing.assert_array_equal(scores, other_scores)
+    for mine, theirs in zip(alone, together, strict=True):
+        for one, other in zip(mine, theirs, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (10, 10), (29, 29), (30, 30), (31, 200)])
 @pytest.mark.parametrize("level", [0, 127, 255])
 def test_pictures_without_a_face_have_none(mtcnn: MTCNN, shape: tuple[int, int], level: int) -> None:
-    boxes, scores = run_detector(mtcnn, np.full((*shape, 3), level, np.uint8))
+    boxes, scores, points = run_detector(mtcnn, np.full((*shape, 3), level, np.uint8))
     assert boxes.shape == (0, 4) and boxes.dtype == np.float32
+    assert points is not None and points.shape == (0, 5, 2)
     assert scores.shape == (0,) and scores.dtype == np.float32
 
 
@@ -91,7 +102,7 @@ def test_no_noise_breaks_even_a_credulous_detector() -> None:
     random = np.random.default_rng(0)
     for side in range(8, 64, 7):
         noise = random.integers(0, 256, (side, 2 * side, 3), dtype=np.uint8)
-        boxes, scores = run_detector(credulous, noise)
+        boxes, scores, _ = run_detector(credulous, noise)
         assert len(boxes) == len(scores)
 
 
@@ -103,7 +114,7 @@ def test_the_whole_picture_is_the_whole_picture_in_any_frame(monkeypatch: pytest
 
     for height, width in ((40, 64), (40, 63), (300, 200), (77, 128)):
         seen = stub(mtcnn, everything, monkeypatch)
-        boxes, _ = mtcnn(np.zeros((height, width, 3), np.uint8))
+        boxes = mtcnn(np.zeros((height, width, 3), np.uint8)).boxes
         np.testing.assert_allclose(boxes, [[-0.5, -0.5, width - 0.5, height - 0.5]], rtol=1e-6)
         assert len(seen) == 1 and max(seen[0].shape) <= 64
 
@@ -115,7 +126,7 @@ def test_a_border_does_not_move_the_boxes(monkeypatch: pytest.MonkeyPatch) -> No
         return [[10, 10, 90, 50]] if image.shape == (60, 100, 3) else []  # 80 x 40, 10 on every side
 
     stub(mtcnn, only_with_a_border, monkeypatch)
-    boxes, _ = mtcnn(np.zeros((40, 80, 3), np.uint8))
+    boxes = mtcnn(np.zeros((40, 80, 3), np.uint8)).boxes
     np.testing.assert_allclose(boxes, [[-0.5, -0.5, 79.5, 39.5]])
 
 
@@ -125,7 +136,7 @@ def test_boxes_come_largest_first_then_from_left_to_right_then_from_top_to_botto
     mtcnn = MTCNN(device="cpu")
     found = [[60, 10, 70, 20], [20, 50, 30, 60], [20, 10, 30, 20], [40, 30, 61, 51], [10, 60, 30, 65]]
     stub(mtcnn, found, monkeypatch)
-    boxes, scores = mtcnn(np.zeros((100, 100, 3), np.uint8))
+    boxes, scores, _ = mtcnn(np.zeros((100, 100, 3), np.uint8))
     order = [3, 4, 2, 1, 0]
     np.testing.assert_allclose(boxes, np.array(found)[order] - 0.5)
     np.testing.assert_allclose(scores, np.linspace(0.99, 0.91, 5)[order], rtol=1e-6)
@@ -158,23 +169,23 @@ def test_boxes_that_cannot_be_faces_are_dropped(
     mtcnn: MTCNN, box: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stub(mtcnn, [[10, 10, 30, 30], box], monkeypatch)
-    boxes, scores = run_detector(mtcnn, np.zeros((100, 100, 3), np.uint8))
+    boxes, scores, _ = run_detector(mtcnn, np.zeros((100, 100, 3), np.uint8))
     np.testing.assert_allclose(boxes, [[9.5, 9.5, 29.5, 29.5]])
     np.testing.assert_allclose(scores, [0.99], rtol=1e-6)
 
 
 def test_boxes_may_reach_out_of_the_picture(mtcnn: MTCNN, photo: np.ndarray) -> None:
-    boxes, _ = mtcnn(photo[80:])  # no forehead
+    boxes = mtcnn(photo[80:]).boxes  # no forehead
     assert boxes.shape == (1, 4) and boxes[0, 1] < -0.5
 
 
 def test_a_face_that_fills_its_picture_is_found(mtcnn: MTCNN, photo: np.ndarray) -> None:
-    boxes, _ = mtcnn(photo[64:170, 184:264])  # the networks see it only with a border
+    boxes = mtcnn(photo[64:170, 184:264]).boxes  # the networks see it only with a border
     assert boxes.shape == (1, 4)
     assert overlap(boxes[0] + [184, 64, 184, 64], mtcnn(photo)[0][0]) > 0.75
 
 
-def test_large_photos_are_looked_at_small_and_answered_large(photo: np.ndarray) -> None:
+def test_large_photos_are_searched_small_and_answered_large(photo: np.ndarray) -> None:
     mtcnn = MTCNN(device="cpu", max_size=512)
     expected = mtcnn(photo)[0]
     large = photo.repeat(3, axis=0).repeat(3, axis=1)  # shrunk by area, it is the photo again
@@ -187,7 +198,7 @@ def test_two_faces_come_largest_first(mtcnn: MTCNN, photo: np.ndarray) -> None:
     scene = np.zeros((256, 384, 3), np.uint8)
     scene[64:192, :128] = half
     scene[:, 128:] = face
-    boxes, scores = mtcnn(scene)
+    boxes, scores, _ = mtcnn(scene)
     assert boxes.shape == (2, 4) and scores.shape == (2,)
     assert boxes[0, 0] > 128 > boxes[1, 2]
 
@@ -227,7 +238,7 @@ def test_options_out_of_range_are_refused(options: dict[str, float], message: st
 
 
 def test_without_facenet_pytorch_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("face_landmarks.detection.mtcnn.find_spec", lambda name: None)
+    monkeypatch.setattr("face_landmarks.detection.mtcnn_networks.find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'facenet-pytorch.*it is not installed"):
         MTCNN()
 
@@ -237,7 +248,7 @@ def test_a_facenet_pytorch_without_weights_is_named(
 ) -> None:
     spec = ModuleSpec("facenet_pytorch", None, is_package=True)
     spec.submodule_search_locations = [str(tmp_path)]
-    monkeypatch.setattr("face_landmarks.detection.mtcnn.find_spec", lambda name: spec)
+    monkeypatch.setattr("face_landmarks.detection.mtcnn_networks.find_spec", lambda name: spec)
     with pytest.raises(MissingDependencyError, match="it has no data/pnet.pt"):
         MTCNN()
 
@@ -256,7 +267,7 @@ def test_the_weights_are_read_without_importing_their_package() -> None:
 
 
 def test_boxes_are_the_same_on_the_gpu(mtcnn: MTCNN, photo: np.ndarray, cuda: torch.device) -> None:
-    boxes, scores = MTCNN(device=cuda)(photo)
+    boxes, scores, _ = MTCNN(device=cuda)(photo)
     np.testing.assert_allclose(boxes, mtcnn(photo)[0], atol=0.1)
     np.testing.assert_allclose(scores, mtcnn(photo)[1], atol=1e-3)
 
@@ -274,10 +285,10 @@ def test_a_square_is_cut_out_and_black_outside(place: tuple[int, int, int, int])
 def test_of_boxes_that_overlap_the_best_stays_and_also_what_lies_within_it_goes() -> None:
     edges = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [2, 2, 6, 6], [20, 0, 30, 10.0]])
     scores = np.array([0.8, 0.9, 0.7, 0.6], np.float32)
-    np.testing.assert_array_equal(_suppress(edges, scores, 0.7), [1, 2, 3])
-    np.testing.assert_array_equal(_suppress_nested(edges, scores, 0.7), [1, 3])
-    for suppress in (_suppress, _suppress_nested):
-        assert suppress(np.empty((0, 4)), np.empty(0, np.float32), 0.7).shape == (0,)
+    np.testing.assert_array_equal(suppress(edges, scores, 0.7), [1, 2, 3])
+    np.testing.assert_array_equal(suppress_nested(edges, scores, 0.7), [1, 3])
+    for function in (suppress, suppress_nested):
+        assert function(np.empty((0, 4)), np.empty(0, np.float32), 0.7).shape == (0,)
 
 
 def test_there_are_few_shapes_and_none_is_much_too_large() -> None:

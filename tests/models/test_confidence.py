@@ -10,7 +10,7 @@ import torch
 from face_landmarks.errors import InputError, WeightsFormatError
 from face_landmarks.heatmap import decode_heatmaps, encode_heatmaps
 from face_landmarks.models.card import Calibration, ModelCard
-from face_landmarks.models.confidence import coverage_radius, expected_errors, fit_calibration
+from face_landmarks.models.confidence import coverage_radius, expected_errors, fit_calibration, fit_doubtful_score
 from face_landmarks.models.registry import get_card
 
 K = 3
@@ -97,3 +97,9 @@ def test_a_card_refuses_a_calibration_of_other_landmarks_or_impossible_errors(sc
     values = get_card("2dfan4").to_dict() | {"calibration": {"scale": scale, "own": 0.2, "face": 0.5}}
     with pytest.raises(WeightsFormatError, match="calibration: expected 68 positive errors"):
         ModelCard.from_dict(values)
+
+
+def test_one_face_in_a_hundred_scores_below_the_doubtful_score() -> None:
+    faces = torch.linspace(0, 1, 201, dtype=torch.float64)  # the third lowest of 201 is at one hundredth
+    assert fit_doubtful_score(faces.unsqueeze(1).expand(-1, 5)) == 0.01
+    assert fit_doubtful_score(torch.full((3, 5), 0.789)) == 0.78

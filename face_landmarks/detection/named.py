@@ -1,0 +1,50 @@
+"""The detectors that come with the package, by name."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+
+from face_landmarks.detection.contract import Detector
+from face_landmarks.detection.rotations import Rotations
+from face_landmarks.errors import InputError
+
+DETECTOR_NAMES: Final = ("mtcnn", "yunet")
+
+
+def check_detector(detector: str | Detector | None) -> None:
+    """Raise unless this is the name of a detector, a callable or None.
+
+    Raises:
+        InputError: it is none of them.
+    """
+    if detector is None or callable(detector) or detector in DETECTOR_NAMES:
+        return
+    names = ", ".join(map(repr, DETECTOR_NAMES))
+    raise InputError(f"detector: expected {names}, a callable or None, got {detector!r}")
+
+
+def make_detector(
+    name: str, *, device: str | torch.device | None = None, rotations: Rotations = "never"
+) -> Detector:
+    """A detector of the package with its default settings.
+
+    Args:
+        name: "mtcnn" or "yunet".
+        device: where MTCNN's networks run; YuNet runs on the CPU.
+        rotations: see `MTCNN`.
+
+    Raises:
+        InputError: another name, or unusable rotations.
+        MissingDependencyError: facenet-pytorch, which has MTCNN's weights, is not installed.
+        WeightsError: YuNet's file cannot be had.
+    """
+    check_detector(name)
+    if name == "yunet":
+        from face_landmarks.detection.yunet import YuNet
+
+        return YuNet(rotations=rotations)
+    from face_landmarks.detection.mtcnn import MTCNN
+
+    return MTCNN(device=device, rotations=rotations)

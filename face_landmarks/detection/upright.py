@@ -1,0 +1,51 @@
+"""From a detector's boxes and five points to upright face boxes and the rolls that turn them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face_landmarks.detection.contract import Detections
+
+_LEAST_ROLL: Final = 25.0  # degrees
+
+
+def rolls_of(points: NDArray[np.float32]) -> NDArray[np.float64]:
+    """By how much each face is turned clockwise on the screen, in degrees from -180 to 180.
+
+    Two directions tell: from the right side of the face to its left, and from the eyes to the mouth, which
+    is a quarter turn further. In profile the first is short, for a face that looks up or down the second;
+    their sum holds in both cases.
+
+    Args:
+        points: (N, 5, 2), see `Detections`.
+
+    Returns:
+        (N,).
+    """
+    right_eye, left_eye, _, right_mouth, left_mouth = points.astype(np.float64).transpose(1, 0, 2)
+    across = left_eye - right_eye + left_mouth - right_mouth  # (N, 2)
+    down = right_mouth + left_mouth - right_eye - left_eye
+    rolls: NDArray[np.float64] = np.degrees(np.arctan2(across[:, 1] - down[:, 0], across[:, 0] + down[:, 1]))
+    return rolls
+
+
+def upright_faces(found: Detections) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The upright boxes of detected faces, and how they are turned.
+
+    A face that is turned by less than 25 degrees keeps its box and a roll of 0.
+
+    Returns:
+        boxes (N, 4), each to be turned about its centre, and rolls (N,) in degrees, clockwise on the screen.
+    """
+    boxes = found.boxes.astype(np.float64)
+    rolls = np.zeros(len(boxes)) if found.points is None else rolls_of(found.points)
+    rolls[np.abs(rolls) < _LEAST_ROLL] = 0.0
+    lying = np.abs(np.abs(rolls) - 90) < 45
+    centres, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+    half[lying] = half[lying, ::-1]
+    return np.concatenate((centres - half, centres + half), axis=1).astype(np.float32), rolls.astype(
+        np.float32
+    )
