@@ -10,7 +10,12 @@ import torch
 from face_landmarks.errors import InputError, WeightsFormatError
 from face_landmarks.heatmap import decode_heatmaps, encode_heatmaps
 from face_landmarks.models.card import Calibration, ModelCard
-from face_landmarks.models.confidence import coverage_radius, expected_errors, fit_calibration, fit_doubtful_score
+from face_landmarks.models.confidence import (
+    coverage_radius,
+    expected_errors,
+    fit_calibration,
+    fit_doubtful_score,
+)
 from face_landmarks.models.registry import get_card
 
 K = 3
