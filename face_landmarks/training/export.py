@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -78,8 +79,9 @@ def export_model(
         training_data=training_data,
         command=command,
         scores=scores or {},
-        **({} if validation is None else calibrate(network, config, validation)),
     )
+    if validation is not None:
+        card = replace(card, **calibrate(network, config, validation))
     state = {
         key: value.to(dtype) if value.is_floating_point() else value for key, value in run["average"].items()
     }
