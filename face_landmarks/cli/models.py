@@ -7,7 +7,7 @@ import json
 
 from face_landmarks.cli.options import Commands
 from face_landmarks.models.hourglass import complexity
-from face_landmarks.models.registry import get_card, list_models
+from face_landmarks.models.registry import DETECTORS, get_card, list_models
 
 
 def add_parser(commands: Commands) -> None:
@@ -36,4 +36,7 @@ def _models(options: argparse.Namespace) -> int:
         print(f"  data: {card.training_data}\n  made by: {card.command}")
         for benchmark, scores in card.scores.items():
             print(f"  {benchmark}: {', '.join(f'{name} {value}' for name, value in scores.items())}")
+    for detector in DETECTORS.values():
+        print(f"{detector.name}: a face detector, download, {(detector.file.size or 0) / 1e6:.1f} MB")
+        print(f"  {detector.summary}\n  licence: {detector.licence}")
     return 0

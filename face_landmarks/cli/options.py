@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from face_landmarks.aligner import FaceAligner
+from face_landmarks.detection.named import DETECTOR_NAMES, make_detector
 from face_landmarks.errors import InputError
 
 Commands: TypeAlias = "argparse._SubParsersAction[Any]"
@@ -21,6 +22,19 @@ def model_options(model: str) -> argparse.ArgumentParser:
     parser.add_argument("--flip", action="store_true", help="average with the mirror: slower, more accurate")
     parser.add_argument("--refine", action="store_true", help="look twice, at a better crop the second time")
     parser.add_argument(
+        "--detector",
+        choices=DETECTOR_NAMES,
+        default="mtcnn",
+        help="what finds the faces; yunet is faster, its file is downloaded once (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rotations",
+        choices=("never", "fallback", "always"),
+        default="never",
+        help="also search photos turned by 90, 180 and 270 degrees: if no face is found otherwise "
+        "(fallback), or always, at four times the cost (default: %(default)s)",
+    )
+    parser.add_argument(
         "--backend",
         choices=("torch", "onnxruntime", "openvino"),
         default="torch",
@@ -33,6 +47,7 @@ def make_aligner(options: argparse.Namespace) -> FaceAligner:
     """The aligner that `model_options` describe."""
     return FaceAligner(
         options.model,
+        detector=make_detector(options.detector, device=options.device, rotations=options.rotations),
         device=options.device,
         flip=options.flip,
         refine=options.refine,

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from face_landmarks.detection.contract import Detections
 
+# Crops of photos that stand upright stay as they are; examples/lab/measure_rolls.py tries other angles.
 _LEAST_ROLL: Final = 25.0  # degrees
+_WIDTH: Final = 0.435  # of width + height of an upright face box: MTCNN's median, as measure_boxes.py prints
 
 
 def rolls_of(points: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -32,20 +34,27 @@ def rolls_of(points: NDArray[np.float32]) -> NDArray[np.float64]:
     return rolls
 
 
-def upright_faces(found: Detections) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def upright_faces(
+    found: Detections, least_roll: float = _LEAST_ROLL
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The upright boxes of detected faces, and how they are turned.
 
-    A face that is turned by less than 25 degrees keeps its box and a roll of 0.
+    A face that is turned by less than the least roll keeps its box and a roll of 0. The box of any other
+    gets the proportions of an upright face, about the same centre and with the same width + height: the
+    detector's follows the sides of the image, and is as wide as high around a face turned by 45 degrees.
+
+    Args:
+        found: N faces.
+        least_roll: in degrees.
 
     Returns:
         boxes (N, 4), each to be turned about its centre, and rolls (N,) in degrees, clockwise on the screen.
     """
     boxes = found.boxes.astype(np.float64)
     rolls = np.zeros(len(boxes)) if found.points is None else rolls_of(found.points)
-    rolls[np.abs(rolls) < _LEAST_ROLL] = 0.0
-    lying = np.abs(np.abs(rolls) - 90) < 45
-    centres, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
-    half[lying] = half[lying, ::-1]
-    return np.concatenate((centres - half, centres + half), axis=1).astype(np.float32), rolls.astype(
-        np.float32
-    )
+    rolls[np.abs(rolls) < least_roll] = 0.0
+    turned = rolls != 0
+    centres, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    sizes[turned] = sizes[turned].sum(axis=1, keepdims=True) * (_WIDTH, 1 - _WIDTH)
+    upright = np.concatenate((centres - sizes / 2, centres + sizes / 2), axis=1)
+    return upright.astype(np.float32), rolls.astype(np.float32)
