@@ -8,8 +8,9 @@ landmarks = FaceAligner().get_landmarks("photo.jpg")  # (N, 68, 2) float32, x y 
 __version__ = "0.1.0"
 
 from face_landmarks.aligner import FaceAligner
-from face_landmarks.detection.contract import Detector
+from face_landmarks.detection.contract import Detections, Detector
 from face_landmarks.detection.mtcnn import MTCNN
+from face_landmarks.detection.yunet import YuNet
 from face_landmarks.errors import (
     AnnotationError,
     CacheError,
@@ -45,6 +46,7 @@ __all__ = [
     "AnnotationError",
     "CacheError",
     "ChecksumError",
+    "Detections",
     "Detector",
     "DetectorError",
     "DownloadError",
@@ -67,6 +69,7 @@ __all__ = [
     "WeightsError",
     "WeightsFormatError",
     "WriteError",
+    "YuNet",
     "__version__",
     "align_faces",
     "align_folder",

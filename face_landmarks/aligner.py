@@ -20,6 +20,7 @@ from face_landmarks._system.devices import choose_device
 from face_landmarks._system.forking import settle_threads
 from face_landmarks.detection.contract import Detector, check_boxes, check_rolls, run_detector
 from face_landmarks.detection.named import check_detector, make_detector
+from face_landmarks.detection.rotations import Rotations
 from face_landmarks.detection.upright import upright_faces
 from face_landmarks.errors import DetectorError, InputError
 from face_landmarks.images import ChannelOrder, ImageSource, read_image
@@ -51,6 +52,8 @@ class FaceAligner:
             file is downloaded once; any callable that maps an image (H, W, 3) uint8 RGB to face boxes
             (N, 4), with or without scores (N,) and five points (N, 5, 2), see `Detector`; or None, if
             boxes will always be given.
+        rotations: whether a detector given by name also searches photos turned by 90, 180 and 270 degrees:
+            "never"; "fallback", if it finds no face otherwise; or "always", which takes four times as long.
         device: where the network runs, e.g. "cpu" or "cuda:1"; CUDA if present by default, if torch
             runs the network.
         dtype: type the network computes in, float32 by default. Landmarks are always decoded
@@ -85,6 +88,7 @@ class FaceAligner:
         model: str | os.PathLike[str] | LandmarkModel = "shr-fan-68",
         *,
         detector: str | Detector | None = "mtcnn",
+        rotations: Rotations = "never",
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
         batch_size: int = 32,
@@ -96,7 +100,7 @@ class FaceAligner:
     ) -> None:
         if not hasattr(batch_size, "__index__") or batch_size < 1:
             raise InputError(f"batch_size: expected a whole number, at least 1, got {batch_size!r}")
-        check_detector(detector)
+        check_detector(detector, rotations)
         if dtype is not None and dtype not in _TYPES:
             expected = ", ".join(map(str, _TYPES))
             raise InputError(f"dtype: expected one of {expected}, got {dtype}")
@@ -107,6 +111,7 @@ class FaceAligner:
         self.batch_size = operator.index(batch_size)
         self.refine = refine
         self.search = search
+        self.rotations = rotations
         if not isinstance(model, LandmarkModel):
             model = load_model(model, sha256=sha256)
         network = copy.deepcopy(model.network).eval().requires_grad_(False)  # the caller's stays as it is
@@ -144,7 +149,7 @@ class FaceAligner:
     def detector(self) -> Detector | None:
         """The face detector; one given by name is loaded when it is first needed."""
         if isinstance(self._detector, str):
-            self._detector = make_detector(self._detector, device=self.device)
+            self._detector = make_detector(self._detector, device=self.device, rotations=self.rotations)
         return self._detector
 
     def get_landmarks(

@@ -379,6 +379,8 @@ def test_rolls_without_boxes_or_of_another_number_are_refused():
         ({"batch_size": 2.5}, "batch_size: expected a whole number, at least 1, got 2.5"),
         ({"batch_size": "2"}, "batch_size: expected a whole number, at least 1, got '2'"),
         ({"detector": "dlib"}, "detector: expected 'mtcnn', 'yunet', a callable or None, got 'dlib'"),
+        ({"detector": lambda image: [], "rotations": "always"}, "rotations: expected 'never' unless"),
+        ({"rotations": "often"}, "rotations: expected 'never', 'fallback' or 'always', got 'often'"),
         ({"dtype": torch.int32}, "dtype: expected one of torch.float32, .* got torch.int32"),
         ({"dtype": torch.float8_e4m3fn}, "dtype: expected one of .* got torch.float8_e4m3fn"),
         ({"device": "mps"}, "device: expected .* got 'mps': MPS is not supported"),

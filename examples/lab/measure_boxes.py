@@ -1,8 +1,8 @@
 """Where a detector's box lies relative to the landmarks: the numbers behind `boxes_from_landmarks`.
 
-    python examples/lab/measure_boxes.py 300w/crops/train --photos 600
+    python examples/lab/measure_boxes.py 300w/crops/train --photos 600 --detector mtcnn
 
-Prints the median and the spread of MTCNN's box edges in units of the tight box around the
+Prints the median and the spread of a detector's box edges in units of the tight box around the
 landmarks, and how far its centre and size stray from `boxes_from_landmarks`, which is the noise
 that training imitates.
 """
@@ -13,9 +13,11 @@ import argparse
 
 import numpy as np
 
-from face_landmarks import MTCNN, read_image
+from face_landmarks import read_image
 from face_landmarks.benchmarks.annotations import read_folder
 from face_landmarks.benchmarks.evaluation import match_boxes
+from face_landmarks.detection.contract import run_detector
+from face_landmarks.detection.named import DETECTOR_NAMES, make_detector
 from face_landmarks.geometry import boxes_from_landmarks
 
 
@@ -23,15 +25,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folder", help="photos with .pts files")
     parser.add_argument("--photos", type=int, help="how many, evenly spaced; all if not given")
+    parser.add_argument("--detector", choices=DETECTOR_NAMES, default="mtcnn")
     options = parser.parse_args()
     samples = read_folder(options.folder)
     if options.photos:
         samples = [samples[i] for i in np.linspace(0, len(samples) - 1, options.photos).astype(int)]
 
-    detector = MTCNN()
+    detector = make_detector(options.detector)
     edges, shifts, sizes = [], [], []
     for sample in samples:
-        boxes, _ = detector(read_image(sample.image))
+        boxes = run_detector(detector, read_image(sample.image)).boxes
         derived = boxes_from_landmarks(sample.landmarks)
         faces, found = match_boxes(derived, boxes)
         low, high = sample.landmarks[faces].min(axis=1), sample.landmarks[faces].max(axis=1)

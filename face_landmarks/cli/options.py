@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from face_landmarks.aligner import FaceAligner
-from face_landmarks.detection.named import DETECTOR_NAMES, make_detector
 from face_landmarks.errors import InputError
 
 Commands: TypeAlias = "argparse._SubParsersAction[Any]"
@@ -23,7 +22,7 @@ def model_options(model: str) -> argparse.ArgumentParser:
     parser.add_argument("--refine", action="store_true", help="look twice, at a better crop the second time")
     parser.add_argument(
         "--detector",
-        choices=DETECTOR_NAMES,
+        choices=("mtcnn", "yunet"),
         default="mtcnn",
         help="what finds the faces; yunet is faster, its file is downloaded once (default: %(default)s)",
     )
@@ -47,7 +46,8 @@ def make_aligner(options: argparse.Namespace) -> FaceAligner:
     """The aligner that `model_options` describe."""
     return FaceAligner(
         options.model,
-        detector=make_detector(options.detector, device=options.device, rotations=options.rotations),
+        detector=options.detector,
+        rotations=options.rotations,
         device=options.device,
         flip=options.flip,
         refine=options.refine,

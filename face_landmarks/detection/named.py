@@ -7,22 +7,29 @@ from typing import Final
 import torch
 
 from face_landmarks.detection.contract import Detector
-from face_landmarks.detection.rotations import Rotations
+from face_landmarks.detection.rotations import Rotations, check_rotations
 from face_landmarks.errors import InputError
 
 DETECTOR_NAMES: Final = ("mtcnn", "yunet")
 
 
-def check_detector(detector: str | Detector | None) -> None:
-    """Raise unless this is the name of a detector, a callable or None.
+def check_detector(detector: str | Detector | None, rotations: Rotations = "never") -> None:
+    """Raise unless this is the name of a detector, a callable or None, and rotations are for a name.
 
     Raises:
-        InputError: it is none of them.
+        InputError: one of these.
     """
-    if detector is None or callable(detector) or detector in DETECTOR_NAMES:
+    check_rotations(rotations)
+    if isinstance(detector, str) and detector in DETECTOR_NAMES:
         return
-    names = ", ".join(map(repr, DETECTOR_NAMES))
-    raise InputError(f"detector: expected {names}, a callable or None, got {detector!r}")
+    if not (detector is None or callable(detector)):
+        names = ", ".join(map(repr, DETECTOR_NAMES))
+        raise InputError(f"detector: expected {names}, a callable or None, got {detector!r}")
+    if rotations != "never":
+        raise InputError(
+            f"rotations: expected 'never' unless the detector is given by name, got {rotations!r}; "
+            "MTCNN and YuNet have an option of this name"
+        )
 
 
 def make_detector(
