@@ -43,6 +43,8 @@ class HourglassConfig:
             merged into the convolution before it.
         stem_pool: how the stem halves its resolution: "average", over 2 x 2 cells as in FAN; "blur", over
             4 x 4 with binomial weights, so that the heatmaps change less where a crop moves by half a cell.
+        waist: further residual blocks at each of the two coarsest resolutions of an hourglass, where a
+            cell sees most of the face. They start as identities, so weights without them can be extended.
     """
 
     landmarks: int = 68
@@ -53,12 +55,15 @@ class HourglassConfig:
     heatmap_size: int = 64
     norm: NormOrder = "before"
     stem_pool: StemPool = "average"
+    waist: int = 0
 
     def __post_init__(self) -> None:
         for name in ("landmarks", "stacks", "features", "depth", "crop_size", "heatmap_size"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise InputError(f"HourglassConfig.{name}: expected at least 1 and whole, got {value!r}")
+        if not isinstance(self.waist, int) or self.waist < 0:
+            raise InputError(f"HourglassConfig.waist: expected a whole number, 0 or more, got {self.waist!r}")
         if self.features % 16:
             raise InputError(f"HourglassConfig.features: expected a multiple of 16, got {self.features}")
         if self.crop_size != 4 * self.heatmap_size:
@@ -159,20 +164,37 @@ class BlurPool(nn.Sequential):
         super().__init__(nn.AvgPool2d(2, stride=1, padding=1), nn.AvgPool2d(2, stride=1), nn.AvgPool2d(2))
 
 
+def _identity(block: Residual | FoldableResidual) -> nn.Module:
+    """A block that changes nothing until it is trained, and whose first convolution can be trained at once.
+
+    Its branch is zero: where norms come last by their scale, else by the weights of its convolutions. The
+    block with norms last ends in a ReLU, and is an identity for inputs that come from another such block.
+    """
+    convolutions = (block.conv1, block.conv2, block.conv3)
+    norms = (block.bn1, block.bn2, block.bn3)
+    for layer in norms if isinstance(block, FoldableResidual) else convolutions:
+        nn.init.zeros_(layer.weight)
+    return block
+
+
 class Hourglass(nn.Module):
     """One hourglass: (B, C, H, W) -> (B, C, H, W). At its lowest resolution it covers the whole face."""
 
-    def __init__(self, depth: int, channels: int, block: type[nn.Module]) -> None:
+    def __init__(
+        self, depth: int, channels: int, block: type[Residual] | type[FoldableResidual], waist: int = 0
+    ) -> None:
         super().__init__()
         self.skip = block(channels, channels)
         self.pool = nn.AvgPool2d(2)
         self.down = block(channels, channels)
-        self.inner = Hourglass(depth - 1, channels, block) if depth > 1 else block(channels, channels)
+        self.inner = Hourglass(depth - 1, channels, block, waist) if depth > 1 else block(channels, channels)
+        further = waist if depth <= 2 else 0
+        self.waist = nn.Sequential(*(_identity(block(channels, channels)) for _ in range(further)))
         self.up = block(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         low = self.down(self.pool(x))  # (B, C, H/2, W/2)
-        low = self.up(self.inner(low))
+        low = self.up(self.waist(self.inner(low)))
         skip: Tensor = self.skip(x)
         return skip + F.interpolate(low, scale_factor=2, mode="nearest")  # (B, C, H, W)
 
@@ -182,10 +204,12 @@ class Stack(nn.Module):
 
     foldable = (("conv", "bn"),)
 
-    def __init__(self, config: HourglassConfig, block: type[nn.Module], *, last: bool) -> None:
+    def __init__(
+        self, config: HourglassConfig, block: type[Residual] | type[FoldableResidual], *, last: bool
+    ) -> None:
         super().__init__()
         channels, landmarks = config.features, config.landmarks
-        self.hourglass = Hourglass(config.depth, channels, block)
+        self.hourglass = Hourglass(config.depth, channels, block, config.waist)
         self.top = block(channels, channels)
         self.conv = nn.Conv2d(channels, channels, 1)
         self.bn = nn.BatchNorm2d(channels)
@@ -214,7 +238,7 @@ class StackedHourglass(nn.Module):
     def __init__(self, config: HourglassConfig) -> None:
         super().__init__()
         self.config = config
-        block: type[nn.Module] = Residual if config.norm == "before" else FoldableResidual
+        block = Residual if config.norm == "before" else FoldableResidual
         half, quarter = config.features // 2, config.features // 4
         self.conv = nn.Conv2d(3, quarter, 7, stride=2, padding=3)
         self.bn = nn.BatchNorm2d(quarter)

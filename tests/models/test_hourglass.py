@@ -1,5 +1,7 @@
 """The network: shapes, folding, and the published weights' names."""
 
+import dataclasses
+
 import pytest
 import torch
 from published import published_names
@@ -72,10 +74,11 @@ def test_every_stack_gives_heatmaps_of_a_quarter_of_the_crop(norm):
     assert [tuple(s.shape) for s in stacks] == [(3, 5, 8, 8)] * 2
 
 
+@pytest.mark.parametrize("waist", [0, 2])
 @pytest.mark.parametrize("norm", ["before", "after"])
-def test_folding_norms_changes_no_heatmap(norm):
+def test_folding_norms_changes_no_heatmap(norm, waist):
     torch.manual_seed(0)
-    network = StackedHourglass(HourglassConfig(stacks=2, norm=norm, **SMALL))
+    network = StackedHourglass(HourglassConfig(stacks=2, norm=norm, waist=waist, **SMALL))
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
@@ -131,6 +134,8 @@ def test_gradients_reach_every_parameter():
         ({"depth": 4}, r"heatmap_size: expected a multiple of 2\*\*depth"),
         ({"norm": "never"}, "norm: expected"),
         ({"stem_pool": "max"}, "stem_pool: expected"),
+        ({"waist": -1}, "waist: expected a whole number, 0 or more, got -1"),
+        ({"waist": 1.5}, "waist: expected a whole number"),
     ],
 )
 def test_a_network_that_cannot_be_built_says_why(change, message):
@@ -142,3 +147,47 @@ def test_complexity_counts_parameters_and_products():
     parameters, products = complexity(HourglassConfig())
     assert round(parameters / 1e6, 1) == 23.8  # FAN's, as published
     assert products == 25_235_292_160  # torch.utils.flop_counter counts the same
+
+
+WAIST = [
+    pytest.param(norm, depth, id=f"{norm}-{depth}") for norm in ("before", "after") for depth in (1, 2, 3)
+]
+
+
+@pytest.mark.parametrize(("norm", "depth"), WAIST)
+def test_a_waist_starts_as_an_identity_and_learns_from_the_first_step(norm, depth):
+    torch.manual_seed(0)
+    shape = {**SMALL, "norm": norm, "depth": depth}
+    plain = StackedHourglass(HourglassConfig(stacks=2, **shape))
+    wide = StackedHourglass(HourglassConfig(stacks=2, waist=2, **shape))
+    added = wide.state_dict().keys() - plain.state_dict().keys()
+    assert added and all(".waist." in name for name in added)
+    levels = {name.partition(".waist.")[0] for name in added}
+    assert len(levels) == 2 * min(depth, 2)  # the two coarsest resolutions of both stacks
+    wide.load_state_dict({**wide.state_dict(), **plain.state_dict()})
+    crops = torch.rand(2, 3, 32, 32)
+    for mode in (True, False):
+        with torch.inference_mode():
+            torch.testing.assert_close(wide.train(mode)(crops), plain.train(mode)(crops))
+    sum(s.square().sum() for s in wide.train().forward_stacks(crops)).backward()
+    for level in levels:
+        gradients = [
+            p.grad.abs().sum() for n, p in wide.named_parameters() if n.startswith(f"{level}.waist.")
+        ]
+        assert max(gradients) > 0
+
+
+def test_a_waist_has_the_coarsest_resolutions_alone():
+    wide = StackedHourglass(HourglassConfig(stacks=1, waist=3, **{**SMALL, "depth": 3}))
+    hourglass = wide.stacks[0].hourglass
+    assert [len(h.waist) for h in (hourglass, hourglass.inner, hourglass.inner.inner)] == [0, 3, 3]
+
+
+def test_published_weights_have_no_waist():
+    config = HourglassConfig(stacks=1)
+    with torch.device("meta"):
+        published = {name: torch.empty(shape) for name, shape in published_names(1).items()}
+        wide = StackedHourglass(dataclasses.replace(config, waist=1)).state_dict()
+    converted = convert_fan_state_dict(published, config)
+    assert all(".waist." in name for name in wide.keys() - converted.keys())
+    assert converted.keys() <= wide.keys()
