@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,14 +28,18 @@ class Calibration:
         scale: (K,) expected error of each landmark where d = 1 (a peak of one half), in crop pixels.
         own: exponent of the landmark's own d.
         face: exponent of the geometric mean of d over the face.
+        radii: pairs of a share and the radius, in expected errors, that contained this share of the
+            landmarks, both increasing; none for a Rayleigh distribution.
     """
 
     scale: tuple[float, ...]
     own: float
     face: float
+    radii: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scale", tuple(self.scale))
+        object.__setattr__(self, "radii", tuple((float(a), float(b)) for a, b in self.radii))
         if not all(math.isfinite(power) for power in (self.own, self.face)):
             raise WeightsFormatError(f"calibration: expected finite powers, got {self.own}, {self.face}")
 
@@ -138,6 +143,13 @@ class ModelCard:
             scale = self.calibration.scale
             usable = len(scale) == landmarks and all(math.isfinite(error) and error > 0 for error in scale)
             self._expect(usable, "calibration", f"{landmarks} positive errors", scale)
+            radii = self.calibration.radii
+            corners = [(0.0, 0.0), *radii]
+            rising = all(a < c and b < d for (a, b), (c, d) in itertools.pairwise(corners))
+            bounded = all(share < 1 and math.isfinite(radius) for share, radius in radii)
+            self._expect(
+                rising and bounded, "calibration", "shares below 1 and radii, both increasing", radii
+            )
 
     def _expect(self, holds: bool, field: str, expected: str, got: object) -> None:
         if not holds:

@@ -11,14 +11,17 @@ The expected distance grows as a power of d = v / s², with an exponent near one
 scale, and the effect of the face's mean log d on each of its landmarks are fitted on held-out faces.
 
 Convention:
-    Errors are distances, modelled by a Rayleigh distribution (independent normal errors in x and y)
-    whose mean is the expected error; `coverage_radius` gives its quantiles.
+    Errors are distances. `coverage_radius` gives the quantiles of error / expected error, as measured on
+    the same held-out faces; without them, those of a Rayleigh distribution (independent normal errors in x
+    and y) with mean 1, whose tail is lighter than that of real errors.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +30,7 @@ from face_landmarks.models.card import Calibration
 
 _LOWEST, _HIGHEST = 0.02, 0.98  # peak heights are clipped to this range: noise below, no further gain above
 _SMALLEST_ERROR = 1e-3  # crop pixels; bounds the logarithm where an error is zero
+_SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.68, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99)
 
 
 def expected_errors(landmark_scores: Tensor, calibration: Calibration) -> Tensor:
@@ -36,14 +40,32 @@ def expected_errors(landmark_scores: Tensor, calibration: Calibration) -> Tensor
     return scale * (calibration.own * own + calibration.face * face).exp()
 
 
-def coverage_radius(share: float) -> float:
-    """Radius that contains this share of the landmarks, in expected errors: 1.20 for 0.68, 1.95 for 0.95.
+def coverage_radius(share: float, calibration: Calibration | None = None) -> float:
+    """Radius, in expected errors, that contains this share of the landmarks.
+
+    Args:
+        share: between 0 and 1.
+        calibration: the model's; between its shares the radius is interpolated, beyond the last one it is
+            extrapolated. Without it, or without radii in it: Rayleigh's, 1.20 for 0.68 and 1.95 for 0.95.
 
     Raises:
         InputError: the share is not between 0 and 1.
     """
     if not 0 < share < 1:
         raise InputError(f"share: expected a number between 0 and 1, got {share}")
+    rayleigh = _rayleigh_radius(share)
+    if calibration is None or not calibration.radii:
+        return rayleigh
+    shares, radii = zip((0.0, 0.0), *calibration.radii, strict=True)
+    places = [_rayleigh_radius(known) for known in shares]
+    if rayleigh > places[-1]:
+        slope = (radii[-1] - radii[-2]) / (places[-1] - places[-2])
+        return float(radii[-1] + slope * (rayleigh - places[-1]))
+    return float(np.interp(rayleigh, places, radii))
+
+
+def _rayleigh_radius(share: float) -> float:
+    """Quantile of a Rayleigh distribution with mean 1."""
     return math.sqrt(-4 / math.pi * math.log1p(-share))
 
 
@@ -61,7 +83,7 @@ def fit_calibration(landmark_scores: Tensor, errors: Tensor) -> Calibration:
     """Fit a calibration on held-out faces: the most likely one if errors have an exponential distribution.
 
     This likelihood is convex, and its maximum has the right mean error, over all landmarks and for each,
-    whatever the true distribution.
+    whatever the true distribution. The radii are quantiles of error / expected error.
 
     Args:
         landmark_scores: (N, K) peak heights.
@@ -90,7 +112,12 @@ def fit_calibration(landmark_scores: Tensor, errors: Tensor) -> Calibration:
 
     optimiser.step(loss)  # type: ignore[no-untyped-call]
     scale = tuple(round(float(value), 4) for value in log_scale.detach().exp())
-    return Calibration(scale, round(float(powers[0].detach()), 4), round(float(powers[1].detach()), 4))
+    fitted = Calibration(scale, round(float(powers[0].detach()), 4), round(float(powers[1].detach()), 4))
+    ratio = (observed / expected_errors(landmark_scores.double(), fitted)).cpu().numpy()
+    quantiles = np.quantile(ratio, _SHARES).round(4).tolist()
+    if any(a >= b for a, b in zip([0.0, *quantiles], quantiles, strict=False)):
+        return fitted  # too few faces, or errors all alike
+    return replace(fitted, radii=tuple(zip(_SHARES, quantiles, strict=True)))
 
 
 def _log_variances(landmark_scores: Tensor) -> tuple[Tensor, Tensor]:

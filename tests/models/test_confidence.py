@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -31,6 +32,13 @@ def simulated(
     uniform = torch.rand(faces, K, generator=random, dtype=torch.float64)
     errors = expected_errors(scores, truth) * (-4 / math.pi * torch.log1p(-uniform)).sqrt()
     return scores, errors, truth
+
+
+def heavy_tailed(faces: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores, and errors of mean 1 whose tail is heavier than Rayleigh's: Weibull's of shape 1.4."""
+    random = torch.Generator().manual_seed(1)
+    uniform = torch.rand(faces, K, generator=random, dtype=torch.float64)
+    return torch.full((faces, K), 0.8), (-torch.log1p(-uniform)) ** (1 / 1.4) / math.gamma(1 + 1 / 1.4)
 
 
 def test_the_calibration_that_made_the_errors_is_found_again():
@@ -74,6 +82,33 @@ def test_one_doubtful_landmark_raises_the_errors_of_its_face_only():
     assert (after[1] > before[1]).all() and after[1, 0] > after[1, 1]
 
 
+def test_radii_of_a_calibration_contain_their_share_of_errors_with_any_tail():
+    scores, errors = heavy_tailed(20_000)
+    calibration = fit_calibration(scores[:10_000], errors[:10_000])
+    ratio = errors[10_000:] / expected_errors(scores[10_000:], calibration)
+    for share in (0.15, 0.5, 0.68, 0.9, 0.95, 0.995):
+        assert (ratio < coverage_radius(share, calibration)).double().mean() == pytest.approx(
+            share, abs=0.008
+        )
+    assert (ratio < coverage_radius(0.95)).double().mean() < 0.93  # as if they were Rayleigh's
+
+
+def test_radii_between_and_beyond_the_shares_of_a_card_follow_rayleighs():
+    shares = (0.3, 0.68, 0.95)
+    same = Calibration((1.0,) * K, 0.5, 0.0, tuple((share, coverage_radius(share)) for share in shares))
+    wider = Calibration(
+        (1.0,) * K, 0.5, 0.0, tuple((share, 1.5 * coverage_radius(share)) for share in shares)
+    )
+    for share in (0.01, 0.3, 0.5, 0.68, 0.9, 0.95, 0.999):
+        assert coverage_radius(share, same) == pytest.approx(coverage_radius(share))
+        assert coverage_radius(share, wider) == pytest.approx(1.5 * coverage_radius(share))
+    assert coverage_radius(0.9, Calibration((1.0,) * K, 0.5, 0.0)) == coverage_radius(0.9)
+
+
+def test_errors_that_are_all_alike_have_no_quantiles():
+    assert fit_calibration(torch.full((5, K), 0.8), torch.ones(5, K)).radii == ()
+
+
 @pytest.mark.parametrize("share", [0, 1, -0.5, math.nan])
 def test_a_share_is_between_zero_and_one(share):
     with pytest.raises(InputError, match="share: expected a number between 0 and 1"):
@@ -95,6 +130,21 @@ def test_a_card_carries_its_calibration_through_json():
     carried = ModelCard.from_dict(values)
     assert carried.calibration == Calibration((1.5,) * 68, 0.2, 0.5)
     assert ModelCard.from_dict(carried.to_dict()) == carried
+    values["calibration"]["radii"] = [[0.68, 1.1], [0.95, 2.25]]
+    carried = ModelCard.from_dict(values)
+    assert carried.calibration is not None and carried.calibration.radii == ((0.68, 1.1), (0.95, 2.25))
+    assert ModelCard.from_dict(json.loads(json.dumps(carried.to_dict()))) == carried
+    assert hash(carried) == hash(ModelCard.from_dict(values))
+
+
+@pytest.mark.parametrize(
+    "radii",
+    [[[0.95, 2.0], [0.68, 1.0]], [[0.5, 1.0], [0.6, 1.0]], [[0, 0]], [[1, 3]], [[0.5, math.inf]], [[0.5]]],
+)
+def test_a_card_refuses_radii_that_do_not_grow(radii):
+    calibration = {"scale": [1.0] * 68, "own": 0.2, "face": 0.5, "radii": radii}
+    with pytest.raises(WeightsFormatError):
+        ModelCard.from_dict(get_card("2dfan4").to_dict() | {"calibration": calibration})
 
 
 @pytest.mark.parametrize("scale", [[1.0] * 67, [0.0] * 68, [math.nan] * 68])
