@@ -235,17 +235,19 @@ def hold_out(
 ) -> tuple[list[AnnotatedImage], list[AnnotatedImage]]:
     """Set every n-th photo aside, to choose a checkpoint by; with 0, all are in both parts.
 
-    Faces of one photo stay together, and so do the poses that 300W-LP made of one photo, which differ in
-    the last number of their names.
+    Faces of one photo stay together, also where each is a file of its own, as in AFW, and where 300W-LP
+    rendered them in several poses.
 
     Returns:
         (for training, set aside).
 
     Raises:
-        InputError: too few photos to set any aside.
+        InputError: too few photos to set any aside, or none would be left to train on.
     """
     if every == 0:
         return list(samples), list(samples)
+    if every < 2:
+        raise InputError(f"hold_out: expected 0, or every 2nd photo or a later one, got {every}")
     photos: dict[str, int] = {}
     places = [photos.setdefault(_photo(sample), len(photos)) for sample in samples]
     aside = [place % every == every - 1 for place in places]
@@ -257,9 +259,20 @@ def hold_out(
     )
 
 
+# 300W-LP names a rendering after its set, the name of the face in 300-W, and the pose: AFW_134212_1_0,
+# HELEN_100032540_1_0, IBUG_image_003_1_0, LFPW_image_train_0001_0. Most names in 300-W end in the face's
+# number in the photo: 134212_1, image_003_1.
+_RENDERING = re.compile(r"(AFW|HELEN|IBUG|LFPW)_(?P<face>.+)_\d+")
+_FACE = re.compile(r"(?P<photo>(image_)?\d+)_\d+")
+
+
 def _photo(sample: AnnotatedImage) -> str:
-    """What several samples of one photo have in common."""
+    """What all samples of one photo have in common."""
     image = sample.image
-    if isinstance(image, Path) and re.match(r"(AFW|HELEN|IBUG|LFPW)_.+_\d+$", image.stem):
-        return image.stem.rpartition("_")[0]
-    return str(image)
+    if not isinstance(image, Path):
+        return str(image)
+    rendering = _RENDERING.fullmatch(image.stem)
+    name = rendering["face"] if rendering else image.stem
+    numbered = _FACE.fullmatch(name)
+    photo = numbered["photo"] if numbered else name
+    return str(image.with_name(photo)) if rendering or numbered else str(image)

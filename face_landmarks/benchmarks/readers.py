@@ -6,7 +6,8 @@ Convention:
     In memory, pixels count from zero. What the files count from, and how we know:
 
         300-W      one   .pts files; their authors say so
-        300W-LP    one   made in MATLAB from the .pts files; no source says so
+        300W-LP    zero  measured against the hand-drawn points of AFW's 337 faces; besides, `pts_2d` lies
+                         1.5 px too far right in the 450 px photos, which is taken back here
         COFW       one   its authors' MATLAB code uses the coordinates as array indices
         COFW-68    one   its authors' MATLAB code plots them over `imshow`
         AFLW-19    zero  assumed: the sources leave it open
@@ -38,6 +39,8 @@ from face_landmarks.geometry import boxes_from_landmarks
 from face_landmarks.layouts import IBUG_68
 
 Masks = Mapping[str, NDArray[np.bool_]]
+
+_LP_RIGHT = 1.5  # pixels that the landmarks of 300W-LP lie too far right
 
 
 @dataclass(frozen=True)
@@ -264,7 +267,7 @@ def read_300w_lp(root: Path) -> list[AnnotatedImage]:
             raise files.failure(f"no photos in {folder}")
         for photo in photos:
             (points,) = files.mat(labels / f"{photo.stem}_pts.mat", "pts_2d")
-            samples.append(files.face(photo, files.shaped(points, 68, 2) - 1))
+            samples.append(files.face(photo, files.shaped(points, 68, 2) - (_LP_RIGHT, 0)))
     return samples
 
 

@@ -120,11 +120,15 @@ def test_the_case_of_folders_and_their_nesting_do_not_matter(tmp_path):
 
 
 def test_frontal_aflw_faces_are_those_that_hide_nothing(tmp_path):
-    write_aflw(tmp_path, faces=11)
+    write_aflw(tmp_path, faces=34)
     found = BENCHMARKS["aflw19"].read(tmp_path)
     numbers = [int(sample.image.stem.removeprefix("image")) for sample in found.samples]
-    assert len(numbers) == 2 and numbers != sorted(range(11))[-2:]  # a shuffle decides, 9 of 11 train
-    assert found.subsets["Frontal"].tolist() == [number % 2 == 1 for number in numbers]
+    frontal = [number % 2 == 1 for number in numbers]
+    assert len(numbers) == 7  # a shuffle decides; 27 of 34 train
+    # so that neither another order, nor the faces that train, nor the last ones, give the same mask
+    others = [[n % 2 == 1 for n in order] for order in (sorted(numbers), range(27, 34), numbers[::-1])]
+    assert frontal not in others and 0 < sum(frontal) < 7
+    assert found.subsets["Frontal"].tolist() == frontal
     for sample in found.samples:
         ((x0, y0, x1, y1),) = sample.boxes
         assert x1 - x0 == y1 - y0 and abs(x0 + x1 - 103) < 12 and y0 < 28
@@ -259,6 +263,14 @@ def test_a_wflw_box_without_area_is_refused_by_photo(tmp_path):
         BENCHMARKS["wflw"].read(tmp_path)
 
 
+def test_landmarks_of_300w_lp_are_moved_back_by_what_they_lie_too_far_right(tmp_path):
+    write_300w_lp(tmp_path, poses=1)
+    for path in (tmp_path / "300W_LP/landmarks").glob("*/*.mat"):
+        save(path, pts_2d=np.full((68, 2), 100.0))
+    for sample in TRAINING_SETS["300w-lp"].read(tmp_path):
+        np.testing.assert_array_equal(sample.landmarks, np.broadcast_to([98.5, 100], (1, 68, 2)))
+
+
 def test_300w_lp_needs_the_landmarks_of_every_photo(tmp_path):
     write_300w_lp(tmp_path)
     (tmp_path / "300W_LP/landmarks/IBUG/IBUG_134212_1_1_pts.mat").unlink()
@@ -313,6 +325,30 @@ def test_poses_of_one_photo_are_held_out_together(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("names", "photos"),
+    [
+        ("afw/134212_1 afw/134212_2 afw/815038_1", "aab"),  # faces of one photo, in files of their own
+        ("AFW/AFW_134212_1_0 AFW/AFW_134212_2_7 AFW/AFW_815038_1_0 AFW/AFW_815038_1_12", "aabb"),
+        ("helen/trainset/100032540_1 HELEN/HELEN_100032540_1_0 HELEN/HELEN_100032540_1_3", "abb"),
+        ("ibug/image_003_1 ibug/image_004_1 IBUG/IBUG_image_003_1_0 IBUG/IBUG_image_003_2_5", "abcc"),
+        ("LFPW/LFPW_image_train_0001_0 LFPW/LFPW_image_train_0001_9 LFPW/LFPW_image_train_0002_0", "aab"),
+        ("LFPW/LFPW_image_train_0001_0 LFPW/LFPW_image_test_0001_0", "ab"),
+        ("lfpw/image_0001 lfpw/image_0002 01_Indoor/indoor_001 01_Indoor/indoor_002", "abcd"),
+    ],
+)
+def test_faces_of_one_photo_are_held_out_together(names, photos):
+    places = [*names.split(), "last"]
+    _, aside = hold_out(
+        [AnnotatedImage(Path(f"{place}.jpg"), np.ones((1, 2, 2))) for place in places], every=2
+    )
+    letters = [*photos, "last"]
+    every_second = list(dict.fromkeys(letters))[1::2]
+    assert [str(sample.image.with_suffix("")) for sample in aside] == [
+        place for place, letter in zip(places, letters, strict=True) if letter in every_second
+    ]
+
+
 def test_every_nth_photo_is_held_out_with_all_its_faces():
     samples = [AnnotatedImage(Path(f"{name}.jpg"), np.ones((1, 2, 2))) for name in "aabccd"]
     kept, aside = hold_out(samples, every=3)
@@ -321,6 +357,9 @@ def test_every_nth_photo_is_held_out_with_all_its_faces():
     assert hold_out(samples, every=0) == (samples, samples)
     with pytest.raises(InputError, match="expected at least 20 photos to set every 20th aside, got 4"):
         hold_out(samples, every=20)
+    for every in (1, -3):
+        with pytest.raises(InputError, match=f"hold_out: expected 0, or every 2nd photo .*, got {every}"):
+            hold_out(samples, every=every)
 
 
 def test_an_unknown_benchmark_is_refused_with_those_there_are():

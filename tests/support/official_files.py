@@ -39,7 +39,10 @@ def _pts_folders(root, folders, faces, suffix, seed):
 
 
 def write_300w_lp(root, poses=2):
-    """Two photos from each of the four folders, each in some poses, numbered from 0."""
+    """Two photos from each of the four folders, each in some poses, numbered from 0.
+
+    `pts_2d` counts pixels from zero, and lies 1.5 px too far right.
+    """
     from scipy.io import savemat
 
     truth = []
@@ -51,7 +54,7 @@ def write_300w_lp(root, poses=2):
                 _write_photo(root / "300W_LP" / name / f"{stem}.jpg", photo)
                 labels = root / "300W_LP" / "landmarks" / name / f"{stem}_pts.mat"
                 labels.parent.mkdir(parents=True, exist_ok=True)
-                savemat(labels, {"pts_2d": landmarks + 1, "pts_3d": 0 * landmarks})
+                savemat(labels, {"pts_2d": landmarks + np.array([1.5, 0]), "pts_3d": 0 * landmarks})
                 truth.append(landmarks)
     return np.stack(truth), None
 
