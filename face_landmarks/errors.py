@@ -13,6 +13,7 @@ FaceLandmarksError
 ├── WriteError (OSError)                 a file or folder that cannot be written
 ├── DetectorError (RuntimeError)         a face detector that did not return boxes and scores
 ├── ExportError (RuntimeError)           a network that cannot be exported, or whose file differs
+├── TrainingError (RuntimeError)         a training run whose loss or predictions are no longer finite
 └── MissingDependencyError (ImportError) an optional package is needed and not installed
 """
 
@@ -72,6 +73,10 @@ class DetectorError(FaceLandmarksError, RuntimeError):
 
 class ExportError(FaceLandmarksError, RuntimeError):
     """A network cannot be exported, or the exported file does not reproduce its output."""
+
+
+class TrainingError(FaceLandmarksError, RuntimeError):
+    """A training run has diverged: its loss, gradients or predictions are no longer finite numbers."""
 
 
 class MissingDependencyError(FaceLandmarksError, ImportError):

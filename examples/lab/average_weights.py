@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from face_landmarks.models.weights import check_state_dict, load_weights
-from face_landmarks.training.export import load_best
+from face_landmarks.training.runs import load_best
 
 
 def main() -> None:

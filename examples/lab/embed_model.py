@@ -25,7 +25,8 @@ from face_landmarks.models.registry import get_card
 from face_landmarks.models.weights import load_model
 from face_landmarks.training.config import TrainConfig
 from face_landmarks.training.data import load_faces
-from face_landmarks.training.export import calibrate, export_model, load_config
+from face_landmarks.training.export import calibrate, export_model
+from face_landmarks.training.runs import load_config
 
 PRETRAINED = Path(face_landmarks.__file__).parent / "models" / "pretrained"
 

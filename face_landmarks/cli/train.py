@@ -11,12 +11,15 @@ from typing import TypedDict
 
 import torch
 
+from face_landmarks._system.compiling import can_compile
+from face_landmarks._system.devices import choose_device
+from face_landmarks._system.files import make_folder
 from face_landmarks.benchmarks.metrics import Normaliser
 from face_landmarks.benchmarks.protocols import TRAINING_SETS, hold_out
 from face_landmarks.cli.options import Commands
 from face_landmarks.errors import InputError
 from face_landmarks.models.card import ModelCard
-from face_landmarks.models.weights import load_weights
+from face_landmarks.models.weights import LandmarkModel, load_model, load_weights
 from face_landmarks.training.config import RECIPES, TrainConfig
 from face_landmarks.training.data import (
     FaceSet,
@@ -29,6 +32,7 @@ from face_landmarks.training.data import (
 )
 from face_landmarks.training.export import export_model
 from face_landmarks.training.loop import Trainer
+from face_landmarks.training.runs import load_checkpoint
 from face_landmarks.training.settings import override
 
 _LOGGER = logging.getLogger(__name__)
@@ -40,6 +44,7 @@ class _CropRule(TypedDict):
     crop_size: int
     crop_scale: float
     crop_shift: float
+    margin: float
 
 
 def add_parser(commands: Commands) -> None:
@@ -66,13 +71,23 @@ def add_parser(commands: Commands) -> None:
         default=[],
         help="secondary photos with .pts files, drawn from alike",
     )
-    add("--unlabelled", metavar="DIR", help="face photos without landmarks, for the Siamese term")
-    add("--out", required=True, metavar="DIR", help="the run's folder; a run found there goes on")
+    add(
+        "--unlabelled",
+        metavar="DIR",
+        help="face photos without landmarks, for the terms that compare views or follow a teacher",
+    )
+    add("--out", required=True, metavar="DIR", help="the run's folder; an interrupted run continues there")
     add(
         "--init",
         metavar="MODEL",
-        help="fine-tune this model, by name or file, of the recipe's shape; its crop size and stem_pool may "
-        "differ",
+        help="fine-tune this model, by name or file; its network must be the recipe's, but its crop size and "
+        "stem_pool may differ, and its waist may be narrower",
+    )
+    add(
+        "--teacher",
+        metavar="MODEL",
+        help="learn the heatmaps or the landmarks of this model, by name or file, or both; needs "
+        "--set teacher_weight=1 or --set teacher_coordinate_weight=1, say",
     )
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting, e.g. steps=100")
     add("--device", help="cpu, cuda, cuda:1, ...; the best present if not given")
@@ -91,17 +106,25 @@ def _train(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> tuple[float, Normaliser]:
     """Train, export, and return the best validation NME in percent and what normalised it."""
     config = override(RECIPES[options.recipe], options.set)
-    data, source = _benchmark_data(options, config) if options.root else _folder_data(options, config)
+    device = choose_device(options.device)
+    make_folder(Path(options.out))
     before, initial = _initial_weights(options.init, config) if options.init else (None, None)
-    sources = _sources(source, data, options, before)
+    teacher = load_model(options.teacher) if options.teacher else None
+    if teacher is not None:
+        config = _with_teacher(config, teacher)
+    load_checkpoint(options.out, config)  # refuse what cannot be continued before photos are decoded
+    compile = not options.no_compile and can_compile(device)
+    data, source = _benchmark_data(options, config) if options.root else _folder_data(options, config)
+    sources = _sources(source, data, options, before, teacher)
     trainer = Trainer(
         config,
         data,
         options.out,
-        device=options.device,
+        device=device,
         initial=initial,
+        teacher=teacher,
         precision=getattr(torch, options.precision),
-        compile=not options.no_compile,
+        compile=compile,
     )
     best = trainer.run(progress=not options.quiet)
     export_model(
@@ -114,6 +137,7 @@ def _run(options: argparse.Namespace) -> tuple[float, Normaliser]:
         licence="that of its training data",
         scores={"validation": {f"{data.normaliser} NME": round(best, 3), "faces": len(data.validation)}},
         validation=data.validation,
+        device=device,
     )
     return best, data.normaliser
 
@@ -124,15 +148,15 @@ def _folder_data(options: argparse.Namespace, config: TrainConfig) -> tuple[Trai
         raise InputError("expected --train and --val, or --root with the recipe of a benchmark")
     if options.large_pose and not config.large_pose_share:
         raise InputError("--large-pose: expected --set large_pose_share=0.25, say; with 0 no batch has any")
-    margin = config.source_margin
+    progress = not options.quiet
 
-    def faces(root: str, margin: float) -> FaceSet:
-        return load_faces(root, **_crop_rule(config), margin=margin, progress=not options.quiet)
+    def faces(root: str) -> FaceSet:
+        return load_faces(root, **_source_rule(config), progress=progress)
 
     data = TrainingData(
-        labelled=faces(options.train, margin),
-        validation=faces(options.val, 1.0),
-        large_pose=join_faces([faces(root, margin) for root in options.large_pose]),
+        labelled=faces(options.train),
+        validation=load_faces(options.val, **_crop_rule(config), progress=progress),
+        large_pose=join_faces([faces(root) for root in options.large_pose]),
         unlabelled=_unlabelled(options, config),
     )
     return data, Path(options.train).name
@@ -156,8 +180,7 @@ def _benchmark_data(options: argparse.Namespace, config: TrainConfig) -> tuple[T
     data = TrainingData(
         labelled=crop_faces(
             training,
-            **_crop_rule(config),
-            margin=config.source_margin,
+            **_source_rule(config),
             store=Path(options.out) / "pictures",
             progress=not options.quiet,
         ),
@@ -169,11 +192,18 @@ def _benchmark_data(options: argparse.Namespace, config: TrainConfig) -> tuple[T
 
 
 def _crop_rule(config: TrainConfig) -> _CropRule:
+    """How crops are cut, for the network as it is used."""
     return {
         "crop_size": config.network.crop_size,
         "crop_scale": config.crop_scale,
         "crop_shift": config.crop_shift,
+        "margin": 1.0,
     }
+
+
+def _source_rule(config: TrainConfig) -> _CropRule:
+    """How the pictures are cut that training views are cut from."""
+    return {**_crop_rule(config), "crop_size": config.source_size, "margin": config.source_margin}
 
 
 def _unlabelled(options: argparse.Namespace, config: TrainConfig) -> FaceSet | None:
@@ -184,11 +214,17 @@ def _unlabelled(options: argparse.Namespace, config: TrainConfig) -> FaceSet | N
     photos = find_photos(options.unlabelled)
     if not photos:
         raise InputError(f"--unlabelled: expected photos in {options.unlabelled}, got none")
-    return load_unlabelled(photos, round(config.source_margin * config.network.crop_size))
+    return load_unlabelled(photos, round(config.source_margin * config.source_size))
 
 
-def _sources(main: str, data: TrainingData, options: argparse.Namespace, before: ModelCard | None) -> str:
-    """Every face the weights have seen, for their card."""
+def _sources(
+    main: str,
+    data: TrainingData,
+    options: argparse.Namespace,
+    before: ModelCard | None,
+    teacher: LandmarkModel | None,
+) -> str:
+    """Everything the weights were made from, for their card."""
     parts = [f"{len(data.labelled)} faces of {main}"]
     if data.large_pose is not None:
         folders = " and ".join(Path(folder).name for folder in options.large_pose)
@@ -197,17 +233,20 @@ def _sources(main: str, data: TrainingData, options: argparse.Namespace, before:
         parts.append(f"{len(data.unlabelled)} without landmarks of {Path(options.unlabelled).name}")
     if before is not None:
         parts.append(f"from {before.name}, trained on {before.training_data}")
+    if teacher is not None:
+        parts.append(f"taught by {teacher.card.name}, trained on {teacher.card.training_data}")
     return ", ".join(parts)
 
 
 def _initial_weights(model: str, config: TrainConfig) -> tuple[ModelCard, dict[str, torch.Tensor]]:
     """The weights to fine-tune, and their card.
 
-    Being convolutional, they serve crops of any size; and pooling, which has no weights, may change.
+    The network is convolutional, so its weights fit crops of any size; pooling has no weights and may change;
+    further blocks of the waist start as identities.
 
     Raises:
-        InputError: they are of a network of another shape.
-        WeightsError: they cannot be had.
+        InputError: the weights are of another network.
+        WeightsError: the weights cannot be loaded.
     """
     card, state = load_weights(model)
     network = dataclasses.replace(
@@ -215,7 +254,14 @@ def _initial_weights(model: str, config: TrainConfig) -> tuple[ModelCard, dict[s
         crop_size=config.network.crop_size,
         heatmap_size=config.network.heatmap_size,
         stem_pool=config.network.stem_pool,
+        waist=max(card.network.waist, config.network.waist),
     )
     if card.format != "native" or network != config.network:
         raise InputError(f"--init: expected weights of {config.network}, got those of {card.network}")
     return card, state
+
+
+def _with_teacher(config: TrainConfig, teacher: LandmarkModel) -> TrainConfig:
+    """The configuration with pictures fine enough for a teacher whose crops are larger than the network's."""
+    ratio = teacher.card.network.crop_size / config.network.crop_size
+    return dataclasses.replace(config, source_scale=max(config.source_scale, ratio))

@@ -39,6 +39,8 @@ def random_views(
     config: AugmentConfig,
     generator: Generator,
     nudge: Tensor | float = 0.0,
+    *,
+    source_scale: float = 1.0,
 ) -> Views:
     """One random view of each picture.
 
@@ -52,6 +54,7 @@ def random_views(
         config: strengths.
         generator: source of randomness, on the pictures' device.
         nudge: (B, 2) crop pixels to move each face by, after all else.
+        source_scale: picture pixels per crop pixel at the face's nominal size.
     """
     device, count, size = pictures.device, len(pictures), pictures.shape[-1]
 
@@ -65,11 +68,17 @@ def random_views(
         torch.eye(3, dtype=torch.float64, device=device),
     )
     centre = torch.full((count, 2), (size - 1) / 2, dtype=torch.float64, device=device)
+    scale, rotation, shift = config.scale * normal(), normal() * math.radians(config.rotation), normal(2)
+    if config.turned:
+        draw = torch.rand(count, 2, generator=generator, device=device, dtype=torch.float64)
+        turned = draw[:, 0] < config.turned
+        rotation = torch.where(turned, (2 * draw[:, 1] - 1) * math.pi, rotation)
+        shift = torch.where(turned[:, None], 3 * shift, shift)
     move = similarity(
-        scale=(config.scale * normal()).exp(),
-        rotation=normal() * math.radians(config.rotation),
+        scale=scale.exp() / source_scale,
+        rotation=rotation,
         source_centre=centre,
-        target_centre=(crop_size - 1) / 2 + normal(2) * config.shift * crop_size + nudge,
+        target_centre=(crop_size - 1) / 2 + shift * config.shift * crop_size + nudge,
     )
     source_to_crop = move @ mirror
 
@@ -89,6 +98,7 @@ def near_views(
     config: AugmentConfig,
     generator: Generator,
     reach: float,
+    source_scale: float = 1.0,
 ) -> Views:
     """Two views of each picture that differ by less than a few pixels, the first ones first.
 
@@ -100,11 +110,10 @@ def near_views(
     """
     nudge = 2 * torch.rand(len(pictures), 2, generator=generator, device=pictures.device) - 1
     numbers = generator.get_state()
-    first = random_views(pictures, landmarks, flips, crop_size, layout, lean, config, generator)
+    rules = (crop_size, layout, lean, config, generator)
+    first = random_views(pictures, landmarks, flips, *rules, source_scale=source_scale)
     generator.set_state(numbers)
-    second = random_views(
-        pictures, landmarks, flips, crop_size, layout, lean, config, generator, reach * nudge
-    )
+    second = random_views(pictures, landmarks, flips, *rules, reach * nudge, source_scale=source_scale)
     return Views(
         torch.cat((first.crops, second.crops)),
         torch.cat((first.landmarks, second.landmarks)),

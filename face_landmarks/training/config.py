@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from numbers import Integral, Real
+from typing import Any, Literal, get_args
 
 from face_landmarks.errors import InputError
 from face_landmarks.layouts import get_layout
 from face_landmarks.models.hourglass import HourglassConfig
 
+CoordinateNorm = Literal["l1", "l2", "star"]
+
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How far a training view may stray from the nominal crop.
+    """How much a training view may differ from the nominal crop.
 
-    Shift and scale follow the noise of a detector's box, measured against the box made from the
-    landmarks; the rest widens what the network has seen.
+    The defaults of shift and scale follow the errors of a detector's boxes, measured against boxes made
+    from the landmarks; the others add variety.
 
     Attributes:
-        rotation: standard deviation in degrees, cut off at three of them.
+        rotation: standard deviation in degrees; draws are clipped at three standard deviations.
         scale: standard deviation of the logarithm of the face's size in the crop.
-        shift: standard deviation of the face's place, in crop sides.
+        shift: standard deviation of the face's position, in crop sides.
         flip: share of mirrored views.
-        colour: strength of the gain, contrast, saturation and gamma changes; 0 is none.
+        colour: strength of the brightness, contrast, saturation and gamma changes, from 0 (none) to 1.
         gray: share of gray views.
         blur: share of blurred or low-resolution views.
         noise: largest standard deviation of added pixel noise.
         occlusion: share of views with a rectangle of the face hidden.
+        turned: share of views turned by any angle, uniformly, and shifted three times as far.
+
+    Raises:
+        InputError: a share outside [0, 1], or a negative strength.
     """
 
     rotation: float = 18.0
@@ -38,6 +46,13 @@ class AugmentConfig:
     blur: float = 0.25
     noise: float = 0.04
     occlusion: float = 0.4
+    turned: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "colour", "gray", "blur", "occlusion", "turned"):
+            _require(f"augment.{name}", getattr(self, name), "a number from 0 to 1", least=0, most=1)
+        for name in ("rotation", "scale", "shift", "noise"):
+            _require(f"augment.{name}", getattr(self, name), "a number, 0 or more", least=0)
 
 
 @dataclass(frozen=True)
@@ -50,32 +65,41 @@ class TrainConfig:
         crop_scale: side of the crop in units of face box width + height.
         crop_shift: how far below the box's centre the crop's centre lies, in box heights.
         sigma: of the Gaussian targets, in cells.
-        rounded: snap targets to cells, as older methods do; for the ablation.
+        rounded: round targets to whole cells, as older methods do; for comparison only.
         window: side of the local soft-argmax window, in cells.
         temperature: tau of the local soft-argmax.
-        lean: how far right of the mirror-symmetric position the labels sit, as a share of the
-            inter-ocular distance; mirrored labels are moved so that they lean the same way.
+        lean: how far right of the mirror-symmetric position the labels are, as a share of the
+            inter-ocular distance; mirrored labels are moved so that they are as far right.
         steps: optimiser steps.
-        batch_size: crops per step; with the Siamese term, two views of half as many faces.
+        batch_size: crops per step; where views are compared, two views of half as many faces.
         learning_rate: peak of the one-cycle cosine schedule.
         warmup: share of the steps spent rising to the peak.
         weight_decay: of AdamW, on convolution weights only.
         clip_norm: largest norm of the gradient.
         ema_decay: of the averaged weights that are validated and exported.
-        coordinate_weight: of the L1 distance between decoded and true landmarks, in cells.
+        coordinate_weight: of the distance between decoded and true landmarks, in cells.
+        coordinate_norm: of that distance: "l1", "l2", or "star", see `losses.coordinate_loss`.
         siamese_weight: of the disagreement between two views' heatmaps.
         siamese_coordinate_weight: of the L1 distance between the landmarks two views decode to, in
             cells; needs a siamese_weight above 0.
-        near_weight: of the squared distance, in cells, between the landmarks of two views that are the
-            same but for a shift of up to `near_reach`; needs near_every above 0.
-        near_every: every such step compares near views instead of independent ones; 0: none does.
+        near_weight: of the squared distance, in squared cells, between the landmarks of two views that
+            differ only by a shift of up to `near_reach`; needs near_every above 0.
+        near_every: every such step compares near views instead of independent ones; 0: no step does.
         near_reach: largest shift between near views, in crop pixels along each axis.
+        teacher_weight: of the squared difference between the network's heatmaps and a teacher's.
+        teacher_coordinate_weight: of the distance, by coordinate_norm, between the landmarks that the
+            network's heatmaps and the teacher's decode to, in cells.
         large_pose_share: share of each batch drawn from the secondary data (e.g. 300W-LP).
         unlabelled_share: share of each batch drawn from faces without landmarks, which take
-            part in the Siamese term only.
+            part in the terms that compare views or follow a teacher only.
         source_margin: side of the stored training picture, in crop sides.
+        source_scale: pixels of the stored training picture per pixel of the crop; above 1 for a teacher
+            with larger crops than the network's.
         validate_every: steps between validations.
         seed: of weights, sampling and augmentation.
+
+    Raises:
+        InputError: an impossible value, or values that contradict each other; the message names them.
     """
 
     network: HourglassConfig
@@ -96,46 +120,116 @@ class TrainConfig:
     clip_norm: float = 5.0
     ema_decay: float = 0.998
     coordinate_weight: float = 1.0
+    coordinate_norm: CoordinateNorm = "l1"
     siamese_weight: float = 0.5
     siamese_coordinate_weight: float = 0.0
     near_weight: float = 0.0
     near_every: int = 0
     near_reach: float = 1.0
+    teacher_weight: float = 0.0
+    teacher_coordinate_weight: float = 0.0
     large_pose_share: float = 0.0
     unlabelled_share: float = 0.0
     source_margin: float = 1.5
+    source_scale: float = 1.0
     validate_every: int = 250
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.validate_every < 1:
-            raise InputError(f"validate_every: expected at least 1, got {self.validate_every}")
+        self._check_values()
         if self.near_weight and not self.near_every:
             raise InputError("near_weight: expected 0 without near_every, as no step compares near views")
+        if self.near_every and not self.near_weight:
+            raise InputError("near_every: expected 0 without near_weight, as nothing would compare the views")
         if self.siamese_coordinate_weight and not self.siamese_weight:
             raise InputError("siamese_coordinate_weight: expected 0 without siamese_weight")
-        if self.batch_size % 2 and self.siamese_weight > 0:
+        if self.batch_size % self.views:
             raise InputError(f"batch_size: expected an even number for pairs of views, got {self.batch_size}")
-        if self.near_every and not self.siamese_weight > 0:
+        if self.counts(large_pose=True, unlabelled=True)[0] < 1:
             raise InputError(
-                "near_every: expected 0, as views come in pairs only where siamese_weight is above 0"
+                "large_pose_share + unlabelled_share: expected less than 1, and a labelled face in each "
+                f"batch, got {self.large_pose_share} + {self.unlabelled_share} of "
+                f"{self.batch_size // self.views} faces"
             )
-        if self.large_pose_share + self.unlabelled_share >= 1:
-            raise InputError("large_pose_share + unlabelled_share: expected less than 1")
         landmarks = len(get_layout(self.layout))
         if self.network.landmarks != landmarks:
             raise InputError(
                 f"network.landmarks: expected {landmarks}, as in {self.layout}, got {self.network.landmarks}"
             )
 
+    def _check_values(self) -> None:
+        for name in ("steps", "batch_size", "validate_every"):
+            _require(name, getattr(self, name), "a whole number above 0", kind=Integral, least=1)
+        _require("near_every", self.near_every, "a whole number, 0 or more", kind=Integral, least=0)
+        _require("seed", self.seed, "a whole number, 0 or more", kind=Integral, least=0, most=2**63 - 1)
+        _require("window", self.window, "an odd number of cells", kind=Integral, least=1)
+        if self.window % 2 == 0:
+            raise InputError(f"window: expected an odd number of cells, got {self.window}")
+        for name in ("crop_scale", "sigma", "temperature", "learning_rate", "clip_norm"):
+            _require(name, getattr(self, name), "a number above 0", least=math.ulp(0.0))
+        for name in ("source_margin", "source_scale"):
+            _require(name, getattr(self, name), "a number, 1 or more", least=1)
+        for name in ("crop_shift", "lean"):
+            _require(name, getattr(self, name), "a number from -1 to 1", least=-1, most=1)
+        for name in ("warmup", "large_pose_share", "unlabelled_share"):
+            _require(name, getattr(self, name), "a number from 0 to 1", least=0, most=1)
+        _require("ema_decay", self.ema_decay, "a number from 0 to below 1", least=0, most=1 - 1e-9)
+        for name in (
+            "weight_decay", "coordinate_weight", "siamese_weight", "siamese_coordinate_weight",
+            "near_weight", "near_reach", "teacher_weight", "teacher_coordinate_weight",
+        ):  # fmt: skip
+            _require(name, getattr(self, name), "a number, 0 or more", least=0)
+        if not isinstance(self.rounded, bool):
+            raise InputError(f"rounded: expected true or false, got {self.rounded!r}")
+        if self.coordinate_norm not in get_args(CoordinateNorm):
+            known = ", ".join(get_args(CoordinateNorm))
+            raise InputError(f"coordinate_norm: expected one of {known}, got {self.coordinate_norm!r}")
+
     @property
     def views(self) -> Literal[1, 2]:
-        """Views of each face in a step: two when they are compared."""
-        return 2 if self.siamese_weight > 0 else 1
+        """Views of each face in a step: two where a term compares them."""
+        return 2 if self.siamese_weight > 0 or self.near_every > 0 else 1
+
+    @property
+    def source_size(self) -> int:
+        """Side in pixels of what a crop covers of a stored training picture."""
+        return round(self.source_scale * self.network.crop_size)
+
+    @property
+    def taught(self) -> bool:
+        """Whether a term follows a teacher."""
+        return self.teacher_weight > 0 or self.teacher_coordinate_weight > 0
+
+    def counts(self, *, large_pose: bool, unlabelled: bool) -> tuple[int, int, int]:
+        """Faces of a batch drawn from the labelled, the secondary and the unlabelled set.
+
+        Args:
+            large_pose: there is a secondary set.
+            unlabelled: there are faces without landmarks.
+        """
+        faces = self.batch_size // self.views
+        large = round(self.large_pose_share * faces) if large_pose else 0
+        bare = round(self.unlabelled_share * faces) if unlabelled else 0
+        return faces - large - bare, large, bare
+
+
+def _require(
+    name: str,
+    value: Any,
+    expected: str,
+    *,
+    kind: type = Real,
+    least: float = -math.inf,
+    most: float = math.inf,
+) -> None:
+    """Raise InputError unless a setting is a finite number of this kind in this range."""
+    number = isinstance(value, kind) and not isinstance(value, bool)
+    if not (number and math.isfinite(value) and least <= value <= most):
+        raise InputError(f"{name}: expected {expected}, got {value!r}")
 
 
 def restore_config(values: dict[str, Any]) -> TrainConfig:
-    """The configuration a checkpoint was written with; settings younger than it have their defaults.
+    """The configuration of a checkpoint; settings that it does not have get their defaults.
 
     Raises:
         InputError: a setting that this version does not know.

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from face_landmarks._system.files import make_folder, write_whole
+from face_landmarks._system.files import make_folder, size_of, write_whole, writing
 from face_landmarks.benchmarks.annotations import AnnotatedImage, face_boxes, read_folder
 from face_landmarks.benchmarks.metrics import Normaliser
-from face_landmarks.errors import InputError
+from face_landmarks.errors import InputError, WriteError
 from face_landmarks.geometry import crop_matrices, transform_points, warp
 from face_landmarks.images import PHOTO_SUFFIXES, read_image
+from face_landmarks.layouts import get_layout
+from face_landmarks.training.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,32 @@ class TrainingData:
     large_pose: FaceSet | None = None
     unlabelled: FaceSet | None = None
     normaliser: Normaliser = "inter-ocular"
+
+    def check(self, config: TrainConfig) -> None:
+        """Raise unless a run of this configuration can use all of it.
+
+        Raises:
+            InputError: an empty set, faces with other landmarks than the layout's, or a set of which no
+                face would be drawn or none would take part in any term of the loss.
+        """
+        landmarks = len(get_layout(config.layout))
+        for faces in filter(None, (self.labelled, self.validation, self.large_pose)):
+            if faces.landmarks.shape[1] != landmarks:
+                expected = f"{landmarks} landmarks of layout {config.layout}"
+                raise InputError(f"data: expected {expected}, got {faces.landmarks.shape[1]}")
+        if not len(self.labelled) or not len(self.validation):
+            raise InputError("data: expected faces to train and to validate on, got none")
+        _, large, bare = config.counts(large_pose=True, unlabelled=True)
+        expected = f"expected at least one of the {config.batch_size // config.views} faces of a batch"
+        if self.large_pose is not None and not large:
+            raise InputError(f"large_pose_share: {expected}, got {config.large_pose_share}")
+        if self.unlabelled is not None and not bare:
+            raise InputError(f"unlabelled_share: {expected}, got {config.unlabelled_share}")
+        if self.unlabelled is not None and config.views == 1 and not config.taught:
+            raise InputError(
+                "unlabelled: expected a term that needs no landmarks, as these faces take part in nothing "
+                "else: siamese_weight, near_weight, teacher_weight or teacher_coordinate_weight"
+            )
 
     def to(self, device: torch.device) -> TrainingData:
         return replace(
@@ -192,31 +220,45 @@ def _fill(
 
 
 def _open_store(store: Path, shape: tuple[int, ...], key: str) -> tuple[Tensor, bool]:
-    """Pictures that lie in a file, and whether they are already those of this key."""
-    filled = store.exists() and _seal(store).exists() and _seal(store).read_text() == key
-    size = math.prod(shape)
-    if not filled:
-        _seal(store).unlink(missing_ok=True)
-        store.unlink(missing_ok=True)
-        make_folder(store.parent)
-        free = shutil.disk_usage(store.parent).free
-        if free < size:
-            raise InputError(f"{store}: expected {size / 1e9:.1f} GB of free space, got {free / 1e9:.1f}")
-    return torch.from_file(str(store), shared=True, size=size, dtype=torch.uint8).view(shape), filled
+    """Pictures that are kept in a file, and whether they are already those of this key."""
+    seal, size = _seal(store), math.prod(shape)
+    with writing(store):
+        filled = seal.exists() and seal.read_bytes() == key.encode() and size_of(store) == size
+        if not filled:
+            seal.unlink(missing_ok=True)
+            store.unlink(missing_ok=True)
+            make_folder(store.parent)
+            free = shutil.disk_usage(store.parent).free
+            if free < size:
+                raise InputError(f"{store}: expected {size / 1e9:.1f} GB of free space, got {free / 1e9:.1f}")
+    try:
+        pictures = torch.from_file(str(store), shared=True, size=size, dtype=torch.uint8)
+    except RuntimeError as error:
+        raise WriteError(f"{store}: expected a place to write to, got {error}") from error
+    return pictures.view(shape), filled
 
 
 def _seal(store: Path) -> Path:
-    """The file that says which pictures lie in the other; written when they are complete."""
+    """The file that says which pictures are in the other one; written when they are complete."""
     return store.with_name(f"{store.name}.key")
 
 
 def _key(samples: Sequence[AnnotatedImage], matrices: Sequence[Tensor], size: int) -> str:
-    """What the pictures of a file depend on, in short."""
+    """A hash of what the pictures in a file depend on: the photos' names, sizes and dates, and the crops."""
     digest = hashlib.sha256(str(size).encode())
     for sample, matrix in zip(samples, matrices, strict=True):
-        digest.update(str(sample.image).encode())
+        digest.update(f"{sample.image} {_version(sample.image)}".encode())
         digest.update(matrix.numpy().tobytes())
     return digest.hexdigest()
+
+
+def _version(image: object) -> str:
+    """Size and date of a photo's file; of one inside a larger file, those of the larger."""
+    path = getattr(image, "path", image)
+    if not isinstance(path, Path) or not path.exists():
+        return ""
+    status = path.stat()
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def find_photos(folder: str | os.PathLike[str]) -> list[Path]:

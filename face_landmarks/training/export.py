@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from face_landmarks.errors import InputError
+from face_landmarks._system.devices import choose_device
+from face_landmarks.errors import ExportError
 from face_landmarks.models.card import Calibration, ModelCard
 from face_landmarks.models.confidence import fit_calibration, fit_doubtful_score
 from face_landmarks.models.hourglass import StackedHourglass
@@ -18,7 +19,9 @@ from face_landmarks.models.weights import save_weights
 from face_landmarks.training.config import TrainConfig, restore_config
 from face_landmarks.training.data import FaceSet
 from face_landmarks.training.loop import predict
+from face_landmarks.training.runs import load_best
 
+_ROUNDINGS = 64  # that the heatmaps may differ by, in units of the type's relative precision
 RESEARCH_ONLY = (
     "research only, no commercial use: the licence of the 300-W annotations it was trained on "
     "(iBUG, Imperial College London)"
@@ -37,8 +40,11 @@ def export_model(
     scores: dict[str, Any] | None = None,
     validation: FaceSet | None = None,
     dtype: torch.dtype = torch.float16,
+    device: torch.device | str | None = "cpu",
 ) -> ModelCard:
     """Write the best averaged weights of a run as a .safetensors file that carries its card.
+
+    The network with the stored weights is compared with the float32 one before the file is written.
 
     Args:
         folder: the run's folder, holding `best.pt`.
@@ -50,19 +56,23 @@ def export_model(
         licence: of the weights.
         scores: measured results, by benchmark and metric.
         validation: held-out faces, one crop wide, on which expected errors are calibrated.
-        dtype: type the weights are stored in; they compute in float32 again after loading.
+        dtype: type the weights are stored in; after loading they are float32 again.
+        device: where the network runs for the calibration.
 
     Returns:
         The card, with the file's hash and size.
 
     Raises:
         InputError: the folder holds no finished validation.
+        WeightsFormatError: its checkpoint is damaged.
+        ExportError: the weights are not finite numbers in this type, or the heatmaps change.
         WriteError: the file cannot be written.
     """
     run = load_best(folder)
     config = restore_config(run["config"])
-    network = StackedHourglass(config.network)
-    network.load_state_dict(run["average"], strict=True)
+    state = _stored(run["average"], dtype)
+    network = _network(config, {key: value.to(run["average"][key].dtype) for key, value in state.items()})
+    _compare(network, _network(config, run["average"]), config, dtype, validation)
     card = ModelCard(
         name=name,
         summary=summary,
@@ -81,11 +91,52 @@ def export_model(
         scores=scores or {},
     )
     if validation is not None:
-        card = replace(card, **calibrate(network, config, validation))
-    state = {
-        key: value.to(dtype) if value.is_floating_point() else value for key, value in run["average"].items()
-    }
+        card = replace(card, **calibrate(network, config, validation, device))
     return save_weights(path, state, card)
+
+
+def _stored(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """The weights in the type of the file.
+
+    Raises:
+        ExportError: a weight is not a finite number in that type.
+    """
+    stored = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
+    for key, value in stored.items():
+        if not value.isfinite().all():
+            largest = float(state[key].abs().max())
+            raise ExportError(
+                f"{key}: expected weights up to {torch.finfo(dtype).max:.5g}, the largest in {dtype}, "
+                f"got {largest:.5g}; store them as torch.float32"
+            )
+    return stored
+
+
+def _network(config: TrainConfig, state: Mapping[str, Tensor]) -> StackedHourglass:
+    network = StackedHourglass(config.network)
+    network.load_state_dict(state, strict=True)
+    return network.eval()
+
+
+@torch.inference_mode()
+def _compare(
+    stored: nn.Module, exact: nn.Module, config: TrainConfig, dtype: torch.dtype, faces: FaceSet | None
+) -> None:
+    """Raise unless rounding the weights leaves the heatmaps of a few crops as they are, but for rounding.
+
+    Raises:
+        ExportError: they differ by more, or are not finite.
+    """
+    size = config.network.crop_size
+    noise = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    crops = noise if faces is None else torch.cat((noise, faces.pictures[:6].float().cpu() / 255))
+    expected, found = exact(crops), stored(crops)
+    difference = float((found - expected).abs().max() / expected.abs().max())
+    if not difference <= _ROUNDINGS * torch.finfo(dtype).eps:
+        raise ExportError(
+            f"expected the heatmaps of the float32 network, to {_ROUNDINGS * torch.finfo(dtype).eps:.2g} of "
+            f"their largest value, got {difference:.2g} with weights stored as {dtype}; use torch.float32"
+        )
 
 
 class Calibrated(TypedDict):
@@ -95,34 +146,24 @@ class Calibrated(TypedDict):
     doubtful_score: float
 
 
-def calibrate(network: nn.Module, config: TrainConfig, validation: FaceSet) -> Calibrated:
-    """Fit the expected errors of a network and its doubtful score on held-out faces, one crop wide."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def calibrate(
+    network: nn.Module,
+    config: TrainConfig,
+    validation: FaceSet,
+    device: torch.device | str | None = "cpu",
+) -> Calibrated:
+    """Fit the expected errors and the doubtful score of a network on held-out faces.
+
+    Args:
+        network: it stays on the device afterwards.
+        config: its crop size and decoder.
+        validation: faces with landmarks, in pictures one crop wide.
+        device: where to run; the best present if None.
+    """
+    device = choose_device(device)
     points, scores = predict(network.eval().to(device), validation.pictures.to(device), config)
     errors = (points - validation.landmarks).norm(dim=-1)
     return {
         "calibration": fit_calibration(scores, errors),
         "doubtful_score": fit_doubtful_score(scores),
     }
-
-
-def load_config(folder: str | os.PathLike[str]) -> TrainConfig:
-    """The configuration of a run.
-
-    Raises:
-        InputError: the folder holds no finished validation.
-    """
-    return restore_config(load_best(folder)["config"])
-
-
-def load_best(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """The best checkpoint of a run: its "config" and "average" weights, on the CPU.
-
-    Raises:
-        InputError: the folder holds no finished validation.
-    """
-    best = Path(folder) / "best.pt"
-    if not best.exists():
-        raise InputError(f"{folder}: expected a training run with a best.pt, got none")
-    run: dict[str, Any] = torch.load(best, map_location="cpu", weights_only=True)
-    return run

@@ -4,62 +4,80 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import csv
 import dataclasses
 import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from face_landmarks._system.compiling import can_compile, compiled
 from face_landmarks._system.devices import choose_device
-from face_landmarks._system.files import make_folder, replacing
+from face_landmarks._system.files import make_folder
 from face_landmarks.benchmarks.metrics import nme, normaliser, signed_error
-from face_landmarks.errors import InputError
+from face_landmarks.errors import InputError, TrainingError
 from face_landmarks.geometry import resize_matrix, transform_points
-from face_landmarks.heatmap import decode_heatmaps, encode_heatmaps
+from face_landmarks.heatmap import decode_heatmaps
 from face_landmarks.layouts import Layout, get_layout
 from face_landmarks.models.hourglass import StackedHourglass
+from face_landmarks.models.weights import LandmarkModel
 from face_landmarks.training.augment import Views, near_views, random_views
-from face_landmarks.training.config import TrainConfig, restore_config
+from face_landmarks.training.config import TrainConfig
 from face_landmarks.training.data import TrainingData
-from face_landmarks.training.losses import (
-    coordinate_loss,
-    heatmap_loss,
-    near_loss,
-    siamese_coordinate_loss,
-    siamese_loss,
+from face_landmarks.training.losses import loss_terms
+from face_landmarks.training.runs import (
+    BEST,
+    CHECKPOINT,
+    check_fingerprint,
+    fingerprint,
+    load_checkpoint,
+    open_log,
+    save_state,
 )
+from face_landmarks.training.teacher import Teacher
 
 logger = logging.getLogger(__name__)
 
-LOG_FIELDS = (
-    "step", "faces", "seconds", "learning_rate", "loss", "heatmap", "coordinate", "siamese",
-    "agreement", "near", "val_nme", "val_x", "val_y",
-)  # fmt: skip
+
+class Batch(NamedTuple):
+    """What one step trains on.
+
+    Attributes:
+        views: V views of each of F faces, all first views first.
+        labelled: how many of the F faces, the first ones, have landmarks.
+        pictures: (F, 3, S, S) uint8 that the views were cut from.
+    """
+
+    views: Views
+    labelled: int
+    pictures: Tensor
 
 
 class Trainer:
     """One run of one configuration.
 
-    Raises:
-        InputError: faces with other landmarks than the configuration's layout.
-
     Args:
-        config: everything that defines the run.
+        config: the settings of the run.
         data: the faces.
         folder: where `checkpoint.pt`, `best.pt` and `log.csv` go.
         device: where to train.
-        initial: state dict to start from, e.g. an embedded model's, to fine-tune it; random if None.
+        initial: state dict to start from, e.g. an embedded model's, to fine-tune it; random if None. It may
+            lack the blocks of a wider waist, which start as identities.
+        teacher: a model whose heatmaps and landmarks are learnt; needed by the teacher's weights in `config`.
         precision: torch.bfloat16 runs the network under autocast, torch.float32 does not.
-        compile: compile the network; a minute at the start, up to twice the speed after.
+        compile: compile the network: takes a minute at the start, and is up to twice as fast afterwards.
+
+    Raises:
+        InputError: faces with other landmarks than the configuration's layout, initial weights of another
+            network, or a teacher, or a set of faces, that no term of the loss uses.
     """
 
     def __init__(
@@ -70,28 +88,34 @@ class Trainer:
         *,
         device: torch.device | str | None = "cpu",
         initial: Mapping[str, Tensor] | None = None,
+        teacher: LandmarkModel | None = None,
         precision: torch.dtype = torch.bfloat16,
         compile: bool = True,
     ) -> None:
         torch.manual_seed(config.seed)
         self.config = config
         self.layout: Layout = get_layout(config.layout)
-        for faces in filter(None, (data.labelled, data.validation, data.large_pose)):
-            if faces.landmarks.shape[1] != len(self.layout):
-                expected = f"{len(self.layout)} landmarks of layout {config.layout}"
-                raise InputError(f"data: expected {expected}, got {faces.landmarks.shape[1]}")
+        data.check(config)
+        if config.taught != (teacher is not None):
+            expected = "a model, as a weight is" if config.taught else "None, or a weight"
+            weights = "teacher_weight, teacher_coordinate_weight"
+            raise InputError(f"teacher: expected {expected} above 0: {weights}")
         self.device = choose_device(device)
         self.precision = precision
         self.data = data.to(self.device)
         self.folder = Path(folder)
+        taught_by = None if teacher is None else teacher.network.state_dict()
+        self.fingerprint = fingerprint(data, initial, taught_by, precision)
         self.network = StackedHourglass(config.network)
         if initial is not None:
-            self.network.load_state_dict(initial, strict=True)
+            _fill(self.network, initial)
         self.network = self.network.to(self.device).to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
+        compile = compile and can_compile(self.device)
         self.forward: Callable[[Tensor], list[Tensor]] = self.network.forward_stacks
         if compile:
-            self.forward = torch.compile(self.network.forward_stacks)
+            self.forward = compiled(self.network.forward_stacks)
+        self.teacher = None if teacher is None else Teacher(teacher, config, self.device, compile=compile)
         self.optimiser = torch.optim.AdamW(_parameter_groups(self.network, config.weight_decay))
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
         cell = config.network.crop_size / config.network.heatmap_size
@@ -103,10 +127,12 @@ class Trainer:
     def run(self, *, progress: bool = True, checkpoint_seconds: float = 120.0) -> float:
         """Train to the last step and return the best validation NME in percent.
 
-        A run that was stopped goes on from its last checkpoint, with the same random numbers.
+        An interrupted run continues from its last checkpoint, with the same random numbers.
 
         Raises:
-            InputError: the folder holds a run of another configuration.
+            InputError: the folder holds a run of another configuration, on other data, or from other weights.
+            WeightsFormatError: its checkpoint is damaged.
+            TrainingError: the loss or the predictions are no longer finite numbers.
             WriteError: the folder cannot be written to.
         """
         make_folder(self.folder)
@@ -114,41 +140,55 @@ class Trainer:
         config = self.config
         started, saved = time.monotonic() - self.seconds, time.monotonic()
         sums: dict[str, Tensor] = {}
+        counts: Counter[str] = Counter()
         bar = tqdm(
             total=config.steps, initial=self.step, unit="step", disable=not progress, dynamic_ncols=True
         )
-        with bar, _open_log(self.folder / "log.csv", self.step) as write:
+        with bar, open_log(self.folder, self.step) as write:
             while self.step < config.steps:
-                for name, value in self.train_step().items():
+                terms = self.train_step()
+                counts.update(terms.keys())
+                for name, value in terms.items():
                     sums[name] = sums[name] + value if name in sums else value
                 bar.update()
                 last = self.step == config.steps
                 if self.step % config.validate_every and not last:
                     continue
                 self.seconds = time.monotonic() - started
-                row = self.report(sums)
+                row = self.report({name: float(value) / counts[name] for name, value in sums.items()})
+                sums.clear()
+                counts.clear()
                 write(row)
                 bar.set_postfix(val_nme=f"{row['val_nme']:.3f}", best=f"{self.best:.3f}")
                 if row["val_nme"] <= self.best:
                     self.best = row["val_nme"]
-                    self.save("best.pt", weights_only=True)
+                    self.save(BEST, weights_only=True)
                 if last or time.monotonic() - saved > checkpoint_seconds:
                     self.seconds, saved = time.monotonic() - started, time.monotonic()
-                    self.save("checkpoint.pt")
+                    self.save(CHECKPOINT)
         return self.best
 
-    def report(self, sums: dict[str, Tensor]) -> dict[str, float]:
-        """A row of the log: validation, and the mean losses since the last one, which starts anew."""
-        count = (self.step - 1) % self.config.validate_every + 1
-        losses = {name: float(value) / count for name, value in sums.items()}
-        sums.clear()
+    def report(self, losses: dict[str, float]) -> dict[str, float]:
+        """A row of the log: the mean of each term over the steps that had it, and a validation.
+
+        Raises:
+            TrainingError: one of them is not finite.
+        """
+        row = losses | self.validate()
+        if infinite := {name: value for name, value in row.items() if not math.isfinite(value)}:
+            got = ", ".join(f"{name} {value}" for name, value in infinite.items())
+            raise TrainingError(
+                f"{self.folder}: step {self.step}: expected finite numbers, got {got}: the run has diverged; "
+                "its files are as they were at the last validation. Train again in an empty folder with a "
+                "smaller learning_rate"
+            )
         state = {
             "step": self.step,
             "faces": self.step * self.config.batch_size,
             "seconds": self.seconds,
             "learning_rate": self.learning_rate(),
         }
-        return state | losses | self.validate()
+        return state | row
 
     def learning_rate(self) -> float:
         """Linear warm-up, then half a cosine to zero."""
@@ -160,43 +200,53 @@ class Trainer:
         return config.learning_rate * (1 + math.cos(math.pi * done)) / 2
 
     def train_step(self) -> dict[str, Tensor]:
-        """One optimiser step; the loss and its terms, left on the device so that it need not wait."""
+        """One optimiser step; the loss, its terms and the gradient's norm, left on the device."""
         config = self.config
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate()
-        views, labelled = self.draw()
+        batch = self.draw()
         self.network.train()
         with self.autocast():
-            stacks = self.forward(views.crops.contiguous(memory_format=torch.channels_last))
-        terms = self.losses([stack.float() for stack in stacks], views, labelled)
-        loss = (
-            terms["heatmap"]
-            + config.coordinate_weight * terms["coordinate"]
-            + config.siamese_weight * terms["siamese"]
-            + config.siamese_coordinate_weight * terms["agreement"]
-            + config.near_weight * terms["near"]
+            stacks = self.forward(batch.views.crops.contiguous(memory_format=torch.channels_last))
+        taught = None
+        if self.teacher is not None:
+            taught = self.teacher(batch.pictures, batch.views.source_to_crop, self.autocast)
+        terms = loss_terms(
+            [stack.float() for stack in stacks],
+            batch.views,
+            batch.labelled,
+            config,
+            self.heatmap_to_crop,
+            near=self.compares_near_views(),
+            taught=taught,
         )
+        weights = {
+            "heatmap": 1.0,
+            "coordinate": config.coordinate_weight,
+            "siamese": config.siamese_weight,
+            "agreement": config.siamese_coordinate_weight,
+            "near": config.near_weight,
+            "teacher": config.teacher_weight,
+            "teacher_coordinate": config.teacher_coordinate_weight,
+        }
+        loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_norm)
+        gradient = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_norm)
         self.optimiser.step()
         self.step += 1
         self.average_weights()
-        return {name: value.detach() for name, value in (terms | {"loss": loss}).items()}
+        terms |= {"loss": loss, "gradient": gradient}
+        return {name: value.detach() for name, value in terms.items()}
 
-    def draw(self) -> tuple[Views, int]:
-        """A batch of views and how many of the faces, the first ones, have landmarks.
-
-        With two views per face the batch is laid out as (2, faces, ...), flattened.
-        """
+    def draw(self) -> Batch:
+        """Faces drawn from each set by its share, and random views of them."""
         config, data = self.config, self.data
-        faces = config.batch_size // config.views
-        large = round(config.large_pose_share * faces) if data.large_pose is not None else 0
-        bare = round(config.unlabelled_share * faces) if data.unlabelled is not None else 0
+        sets = (data.labelled, data.large_pose, data.unlabelled)
+        counts = config.counts(large_pose=sets[1] is not None, unlabelled=sets[2] is not None)
+        faces, bare = sum(counts), counts[2]
         pictures, landmarks = [], []
-        for faces_of, count in (
-            (data.labelled, faces - large - bare), (data.large_pose, large), (data.unlabelled, bare),
-        ):  # fmt: skip
+        for faces_of, count in zip(sets, counts, strict=True):
             if faces_of is None or count == 0:
                 continue
             index = torch.randint(len(faces_of), (count,), generator=self.generator, device=self.device)
@@ -206,59 +256,24 @@ class Trainer:
                 points = points.new_zeros(count, len(self.layout), 2)
             landmarks.append(points)
         flips = torch.rand(faces, generator=self.generator, device=self.device) < config.augment.flip
-        rules = (config.network.crop_size, self.layout, config.lean, config.augment, self.generator)
+        drawn, points = torch.cat(pictures), torch.cat(landmarks)
+        size, scale = config.network.crop_size, config.source_size / config.network.crop_size
+        rules = (size, self.layout, config.lean, config.augment, self.generator)
         if self.compares_near_views():
-            views = near_views(
-                torch.cat(pictures), torch.cat(landmarks), flips, *rules, reach=config.near_reach
-            )
+            views = near_views(drawn, points, flips, *rules, reach=config.near_reach, source_scale=scale)
         else:
             views = random_views(
-                torch.cat(pictures).repeat(config.views, 1, 1, 1),
-                torch.cat(landmarks).repeat(config.views, 1, 1),
+                drawn.repeat(config.views, 1, 1, 1),
+                points.repeat(config.views, 1, 1),
                 flips.repeat(config.views),  # both views of a face share its mirror
                 *rules,
+                source_scale=scale,
             )
-        return views, faces - bare
+        return Batch(views, faces - bare, drawn)
 
     def compares_near_views(self) -> bool:
-        """Whether the two views of this step are the same but for a small shift."""
+        """Whether the two views of this step differ only by a small shift."""
         return self.config.near_every > 0 and self.step % self.config.near_every == 0
-
-    def losses(self, stacks: list[Tensor], views: Views, labelled: int) -> dict[str, Tensor]:
-        """The terms, each summed over the stacks."""
-        config = self.config
-        size = config.network.heatmap_size
-        crop_to_heatmap = torch.linalg.inv(self.heatmap_to_crop)
-        points = transform_points(crop_to_heatmap, views.landmarks)
-        chosen = torch.arange(len(points), device=self.device) % (len(points) // config.views) < labelled
-        points = points[chosen]
-        target = encode_heatmaps(points, (size, size), config.sigma, rounded=config.rounded)
-        if config.views == 2:
-            source_to_first, source_to_second = views.source_to_crop.chunk(2)
-            first_to_second = (
-                crop_to_heatmap @ source_to_second @ torch.linalg.inv(source_to_first) @ self.heatmap_to_crop
-            )
-        zero = target.new_zeros(())
-        terms = {"heatmap": zero, "coordinate": zero, "siamese": zero, "agreement": zero, "near": zero}
-        for stack in stacks:
-            terms["heatmap"] = terms["heatmap"] + heatmap_loss(stack[chosen], target)
-            if config.coordinate_weight > 0:
-                terms["coordinate"] = terms["coordinate"] + coordinate_loss(
-                    stack[chosen], points, config.window, config.temperature
-                )
-            if config.views == 1:
-                continue
-            first, second = stack.chunk(2)
-            decoder = (config.window, config.temperature)
-            if self.compares_near_views():
-                terms["near"] = terms["near"] + near_loss(first, second, first_to_second, *decoder)
-                continue
-            terms["siamese"] = terms["siamese"] + siamese_loss(first, second, first_to_second)
-            if config.siamese_coordinate_weight > 0:
-                terms["agreement"] = terms["agreement"] + siamese_coordinate_loss(
-                    first, second, first_to_second, *decoder
-                )
-        return terms
 
     @torch.no_grad()
     def average_weights(self) -> None:
@@ -288,9 +303,10 @@ class Trainer:
         return torch.autocast(self.device.type, self.precision)
 
     def save(self, name: str, *, weights_only: bool = False) -> None:
-        """Write a file of the run's folder in one move, so that no kill leaves half of one."""
+        """Write a file of the run's folder in one step, so that an interrupted run leaves no damaged one."""
         state: dict[str, Any] = {
             "config": dataclasses.asdict(self.config),
+            "fingerprint": self.fingerprint,
             "step": self.step,
             "best": self.best,
             "average": self.average.state_dict(),
@@ -302,24 +318,20 @@ class Trainer:
                 "generator": self.generator.get_state(),
                 "seconds": self.seconds,
             }
-        with replacing(self.folder / name) as temporary:
-            torch.save(state, temporary)
+        save_state(self.folder / name, state)
 
     def resume(self) -> None:
         """Load the folder's checkpoint, if it has one.
 
         Raises:
-            InputError: it belongs to another configuration.
+            InputError: it is of another configuration, on other data, or from other weights.
+            WeightsFormatError: it is damaged.
         """
-        path = self.folder / "checkpoint.pt"
-        if not path.exists():
+        state = load_checkpoint(self.folder, self.config, self.device)
+        if state is None:
             return
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        if restore_config(state["config"]) != self.config:
-            raise InputError(
-                f"{path}: expected a checkpoint of this configuration, got one of another; "
-                "choose an empty folder or the same settings"
-            )
+        path = self.folder / CHECKPOINT
+        check_fingerprint(path, state.get("fingerprint"), self.fingerprint)
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -357,17 +369,15 @@ def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str,
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
-@contextlib.contextmanager
-def _open_log(path: Path, step: int) -> Iterator[Callable[[dict[str, float]], None]]:
-    """Append rows to the run's log, after dropping those later than the step we resume from."""
-    rows: list[dict[str, str]] = []
-    if path.exists() and step > 0:
-        with path.open(newline="") as file:
-            rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
-    with path.open("w", newline="", buffering=1) as file:
-        writer = csv.DictWriter(file, LOG_FIELDS)
-        writer.writeheader()
-        writer.writerows(rows)
-        yield lambda row: writer.writerow(
-            {name: value if isinstance(value, int) else f"{value:.6g}" for name, value in row.items()}
-        )
+def _fill(network: StackedHourglass, initial: Mapping[str, Tensor]) -> None:
+    """Load initial weights; blocks of the waist that they lack stay as they are.
+
+    Raises:
+        InputError: they are of another network.
+    """
+    own = {name: value for name, value in network.state_dict().items() if ".waist." in name}
+    try:
+        network.load_state_dict({**own, **initial}, strict=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"initial: expected weights of {network.config}, got others: {reason}") from error
