@@ -1,36 +1,38 @@
-"""Landmarks steadied over time."""
+"""Smoothing of landmarks over time."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from face_landmarks.errors import InputError
+from face_landmarks.video.checks import as_number
 
 Points = NDArray[np.float64]
 
+_OWN_MOTION_CUTOFF = 1.0  # Hz
+
 
 class OneEuroFilter:
-    """Steadies landmarks: much while they rest, little while they move.
+    """Smooths the landmarks of one face: strongly while they rest, weakly while they move.
 
-    Each landmark follows its measurements through a low-pass filter, whose cutoff frequency, in Hz, is
+    Each landmark goes through a low-pass filter whose cutoff frequency, in Hz, is
 
         (min_cutoff + speed_gain x speed) x landmark score
 
-    with the landmark's speed in face sizes per second. The motion that all landmarks share is taken
-    as it comes, for over 68 of them noise averages out; a landmark's own motion beside it is itself
-    filtered at 1 Hz.
+    where speed is the landmark's, in face sizes per second. The mean motion of all landmarks enters
+    unfiltered, as noise averages out over them; the rest of a landmark's motion is itself low-pass filtered
+    at 1 Hz.
 
     Args:
         frame_rate: calls per second.
-        min_cutoff: cutoff at rest, in Hz; lower is steadier.
-        speed_gain: Hz per face size per second; higher lags less.
+        min_cutoff: cutoff at rest, in Hz; lower gives less jitter.
+        speed_gain: Hz per face size per second; higher gives less lag.
 
     Raises:
-        InputError: an argument that is not positive, or a negative `speed_gain`.
+        InputError: `frame_rate` or `min_cutoff` is not a positive number, or `speed_gain` is negative.
 
     Reference:
         Casiez, Roussel, Vogel. 1 Euro Filter: A Simple Speed-based Low-pass Filter for Noisy Input in
@@ -38,20 +40,28 @@ class OneEuroFilter:
     """
 
     def __init__(self, frame_rate: float = 30.0, min_cutoff: float = 1.0, speed_gain: float = 20.0) -> None:
-        if not 0 < frame_rate < math.inf:
-            raise InputError(f"frame_rate: expected a positive number, got {frame_rate}")
-        if not 0 < min_cutoff < math.inf:
-            raise InputError(f"min_cutoff: expected a positive frequency in Hz, got {min_cutoff}")
-        if not 0 <= speed_gain < math.inf:
-            raise InputError(f"speed_gain: expected 0 or more, got {speed_gain}")
-        self.frame_rate = frame_rate
-        self.min_cutoff = min_cutoff
-        self.speed_gain = speed_gain
+        if not as_number(frame_rate) > 0:
+            raise InputError(
+                f"frame_rate: expected a positive number of frames per second, got {frame_rate!r}"
+            )
+        if not as_number(min_cutoff) > 0:
+            raise InputError(f"min_cutoff: expected a positive frequency in Hz, got {min_cutoff!r}")
+        if not as_number(speed_gain) >= 0:
+            raise InputError(f"speed_gain: expected a number of at least 0, got {speed_gain!r}")
+        self.frame_rate = float(frame_rate)
+        self.min_cutoff = float(min_cutoff)
+        self.speed_gain = float(speed_gain)
         self._points: Points | None = None
         self._own_velocity: Points | float = 0.0
 
-    def __call__(self, points: NDArray[Any], scores: NDArray[Any]) -> Points:
-        """The steadied landmarks of the next frame.
+    def __repr__(self) -> str:
+        return (
+            f"OneEuroFilter(frame_rate={self.frame_rate:g}, min_cutoff={self.min_cutoff:g}, "
+            f"speed_gain={self.speed_gain:g})"
+        )
+
+    def __call__(self, points: ArrayLike, scores: ArrayLike) -> Points:
+        """Smooth the landmarks of the next frame.
 
         Args:
             points: (K, 2) as measured.
@@ -59,17 +69,39 @@ class OneEuroFilter:
 
         Returns:
             (K, 2) float64.
+
+        Raises:
+            InputError: an array of another shape, or of another number of landmarks than before, or with a
+                value that is not finite.
         """
+        measured, certainty = self._check(points, scores)
         if self._points is None:
-            self._points = points.astype(np.float64)
+            self._points = measured
             return self._points.copy()
-        velocity = (points - self._points) * self.frame_rate / face_size(points)  # (K, 2)
+        velocity = (measured - self._points) * self.frame_rate / face_size(measured)  # (K, 2)
         shared = velocity.mean(axis=0)  # (2,)
-        self._own_velocity += self._weight(1.0) * (velocity - shared - self._own_velocity)
+        self._own_velocity += self._weight(_OWN_MOTION_CUTOFF) * (velocity - shared - self._own_velocity)
         speed = np.linalg.norm(shared + self._own_velocity, axis=1, keepdims=True)  # (K, 1)
-        cutoff = (self.min_cutoff + self.speed_gain * speed) * np.clip(scores, 0, None)[:, np.newaxis]
-        self._points += self._weight(cutoff) * (points - self._points)
+        cutoff = (self.min_cutoff + self.speed_gain * speed) * np.clip(certainty, 0, None)[:, np.newaxis]
+        self._points += self._weight(cutoff) * (measured - self._points)
         return self._points.copy()
+
+    def _check(self, points: ArrayLike, scores: ArrayLike) -> tuple[Points, Points]:
+        """Both as float64 arrays of the caller's values; the first is a copy."""
+        try:
+            measured, certainty = np.array(points, np.float64), np.asarray(scores, np.float64)
+        except (TypeError, ValueError) as error:  # text, or rows of several lengths
+            raise InputError(f"points, scores: expected arrays of numbers: {error}") from error
+        landmarks = "K" if self._points is None else len(self._points)
+        if measured.ndim != 2 or measured.shape[1] != 2 or landmarks not in ("K", len(measured)):
+            raise InputError(f"points: expected shape ({landmarks}, 2), got {measured.shape}")
+        if certainty.shape != measured.shape[:1]:
+            raise InputError(f"scores: expected shape ({len(measured)},), got {certainty.shape}")
+        if not len(measured):
+            raise InputError("points: expected at least one landmark, got none")
+        if not (np.isfinite(measured).all() and np.isfinite(certainty).all()):
+            raise InputError("points, scores: expected finite numbers, got NaN or infinity")
+        return measured, certainty
 
     def _weight(self, cutoff: Points | float) -> Points:
         """Share of a new value in a low-pass filter of this cutoff frequency, in Hz."""
@@ -77,6 +109,6 @@ class OneEuroFilter:
         return np.asarray(radians / (1 + radians))
 
 
-def face_size(points: NDArray[Any]) -> float:
-    """Size of a face: the root of the area around its landmarks (K, 2), in pixels; at least 1."""
+def face_size(points: Points | NDArray[np.float32]) -> float:
+    """Root of the area of the box around a face's landmarks (K, 2), in pixels; at least 1."""
     return max(1.0, math.sqrt(np.prod(np.ptp(points, axis=0))))

@@ -1,14 +1,13 @@
-"""Faces followed through a video: boxes from the last frame, identities that last, steady points.
+"""Faces tracked through a video: boxes from the last frame, lasting identities, smoothed landmarks.
 
 The aligner keeps nothing between calls; what has to be remembered lives in `FaceTracker`.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import cv2
 import numpy as np
@@ -18,33 +17,35 @@ from numpy.typing import NDArray
 from face_landmarks.aligner import FaceAligner
 from face_landmarks.errors import InputError
 from face_landmarks.geometry import boxes_from_landmarks, crop_matrices, warp
-from face_landmarks.images import ImageSource, read_image
+from face_landmarks.images import ChannelOrder, ImageSource, read_image
 from face_landmarks.results import Faces
+from face_landmarks.video.checks import as_number, is_whole
 from face_landmarks.video.smoothing import OneEuroFilter, Points, face_size
 
-_THUMBNAIL: Final = 24  # side, in pixels, of the views in which frames and faces are compared
-_PLAIN: Final = 4.0  # grey levels of spread below which a view shows little more than noise
-_SAME_SCENE: Final = 0.5  # less alike is a cut; examples/lab/measure_tracking.py tries these three
+_THUMBNAIL: Final = 24  # side, in pixels, of the thumbnails by which frames and faces are compared
+_PLAIN: Final = 4.0  # standard deviation, in grey levels, below which a thumbnail is little more than noise
+_SAME_SCENE: Final = 0.5  # correlation of two frames below which there is a cut between them
 _SAME_PLACE: Final = 0.3  # mean distance of landmarks, in face sizes, below which two faces are one
-_SAME_FACE: Final = 1.0  # most doubt, see `_Track.doubt`, with which a face found is one that is missing
-_SEARCH: Final = 5  # frames between looks of the detector while a face is missing, or none is known
-_UNCONFIRMED: Final = 3  # looks of the detector that a face may go without being found by it
-_MEMORY: Final = 0.9  # of what a face looks like, per frame
-_INERTIA: Final = 0.7  # of its motion, per frame in view
-_FRICTION: Final = 0.95  # of its motion, per frame out of sight
-_DRIFT: Final = 0.1  # growth of the distance from its place at which it may turn up, per frame out of sight
-_MARGIN: Final = 0.2  # of a box, around it: what comes this near may hide a part of the face
+_SAME_FACE: Final = 1.0  # mismatch, see `_Track.mismatch`, below which a detected face is a missing one
+_SEARCH: Final = 5  # frames between runs of the detector while a face is missing, or none is known
+_UNCONFIRMED: Final = 3  # runs of the detector in a row that miss a face before it counts as missing
+_MEMORY: Final = 0.9  # share of the old appearance of a face in the new one, per frame
+_INERTIA: Final = 0.7  # share of the old velocity of a face in the new one, per frame in view
+_FRICTION: Final = 0.95  # factor on the expected velocity of a face, per frame out of sight
+_DRIFT: Final = 0.1  # growth of the tolerated distance from the expected place, per frame out of sight
+_MARGIN: Final = 0.2  # of a box, around it: a face that comes this near may hide a part of the other
+# examples/lab/measure_tracking.py compares other values of the three _SAME_ thresholds.
 
 
 @dataclass(frozen=True, eq=False)
 class TrackedFaces:
-    """The faces of one frame and who they are.
+    """The faces of one frame and their identities.
 
     Attributes:
         faces: the N faces in view, in order of their identity.
-        identities: (N,) int64, from 0; the same number is the same face, none is given twice.
-        detected: the detector looked at this frame.
-        cut: this frame starts a new scene; identities of earlier ones do not come back.
+        identities: (N,) int64, from 0; the same number is the same face, and none is given twice. Read-only.
+        detected: the detector ran on this frame.
+        cut: this frame starts a new scene, or is the first; identities of earlier scenes do not come back.
     """
 
     faces: Faces
@@ -62,27 +63,29 @@ class TrackedFaces:
 
 
 class FaceTracker:
-    """Follows the faces of a video; call `update` with each frame in turn.
+    """Tracks the faces of a video; call `update` with each frame in turn.
 
-    A face is sought where its last landmarks and its motion put it. The detector looks at the first
-    frame, at every `detect_every`-th, when the landmark scores of a face drop, and every few frames
-    while a face is missing. Two faces that meet are told apart by where they were going and by what
-    they look like; the one in front keeps its landmarks, the other one is missing until it is seen again.
+    Each face is searched for where its last landmarks and its velocity predict it. The detector runs on the
+    first frame, on every `detect_every`-th, when the landmark scores of a face drop, and every few frames
+    while a face is missing. Two faces that meet are told apart by their predicted places and their
+    appearance; the one in front keeps its landmarks, the other one is missing until it is found again.
+
+    A cut, or a frame of another size than the last one, starts a new scene: all faces get new identities.
 
     Args:
         aligner: finds landmarks; it needs a detector. By default the fast model,
             `FaceAligner("shr-fan-68-fast")`.
         frame_rate: of the video, in frames per second.
-        detect_every: frames between regular looks of the detector, for faces that come in.
-        min_score: mean landmark score below which a face is not believed. `shr-fan-68` gives
+        detect_every: frames between regular runs of the detector, which find faces that enter.
+        min_score: mean landmark score below which a face is discarded. `shr-fan-68` gives
             0.75 and more to whole faces, 0.34 on average to places without one (docs/accuracy.md).
         max_missing: frames after which a missing face is forgotten.
-        smooth: steady the landmarks with `OneEuroFilter`.
-        min_cutoff: see `OneEuroFilter`; lower is steadier.
-        speed_gain: see `OneEuroFilter`; higher lags less.
+        smooth: smooth the landmarks with `OneEuroFilter`.
+        min_cutoff: see `OneEuroFilter`; lower gives less jitter.
+        speed_gain: see `OneEuroFilter`; higher gives less lag.
 
     Raises:
-        InputError: an argument is out of its range.
+        InputError: an argument is out of its range or of another type.
         UnknownModelError, WeightsError: as `FaceAligner`, if none was given.
 
     Example:
@@ -103,13 +106,17 @@ class FaceTracker:
         min_cutoff: float = 1.0,
         speed_gain: float = 20.0,
     ) -> None:
-        if detect_every < 1:
-            raise InputError(f"detect_every: expected at least 1 frame, got {detect_every}")
-        if max_missing < 0:
-            raise InputError(f"max_missing: expected at least 0 frames, got {max_missing}")
-        if not math.isfinite(min_score):
-            raise InputError(f"min_score: expected a number, got {min_score}")
-        self.aligner = aligner or FaceAligner("shr-fan-68-fast")
+        if not is_whole(detect_every, 1):
+            raise InputError(f"detect_every: expected a whole number of frames, from 1, got {detect_every!r}")
+        if not is_whole(max_missing, 0):
+            raise InputError(f"max_missing: expected a whole number of frames, from 0, got {max_missing!r}")
+        if not as_number(min_score) < float("inf"):
+            raise InputError(f"min_score: expected a number, got {min_score!r}")
+        if aligner is not None and not (hasattr(aligner, "align") and hasattr(aligner, "layout")):
+            raise InputError(f"aligner: expected a FaceAligner, got {type(aligner).__name__} {aligner!r}")
+        self._filter_options = (frame_rate, min_cutoff, speed_gain)
+        OneEuroFilter(*self._filter_options)  # which checks them
+        self.aligner = FaceAligner("shr-fan-68-fast") if aligner is None else aligner
         if not self.aligner.layout.tells_its_box:
             raise InputError(
                 f"aligner: expected a layout with the line of the jaw, got {self.aligner.layout.name}"
@@ -118,25 +125,43 @@ class FaceTracker:
         self.min_score = min_score
         self.max_missing = max_missing
         self._smooth = smooth
-        self._filter_options = (frame_rate, min_cutoff, speed_gain)
-        OneEuroFilter(*self._filter_options)  # which checks them
         self._next_identity = 0
         self.reset()
 
+    def __repr__(self) -> str:
+        in_view = sum(not track.missing for track in self._tracks)
+        missing = len(self._tracks) - in_view
+        return f"FaceTracker({self.aligner!r}, {in_view} in view, {missing} missing)"
+
     def reset(self) -> None:
-        """Forget every face; numbers given are not given again."""
+        """Forget every face; identities that were given are not given again."""
         self._tracks: list[_Track] = []
         self._scene: Points | None = None
+        self._size = (0, 0)  # (H, W) of the last frame
         self._since_detection = 0
 
-    def update(self, frame: ImageSource) -> TrackedFaces:
-        """The faces of the next frame.
+    def update(self, frame: ImageSource, *, channels: ChannelOrder = "rgb") -> TrackedFaces:
+        """Find the faces of the next frame.
+
+        Args:
+            frame: anything that `read_image` reads; it is not changed.
+            channels: "bgr" for an array or tensor in OpenCV's order of colours.
 
         Raises:
             InputError: an unusable frame, or an aligner without a detector.
             DetectorError: the detector broke its contract.
+
+        After an unusable frame, call `update` with the next one; after an error of the aligner or its
+        detector, the next frame starts a new scene.
         """
-        pixels = read_image(frame)
+        pixels = frame if channels == "rgb" and _is_plain(frame) else read_image(frame, channels=channels)
+        try:
+            return self._update(pixels)
+        except BaseException:  # tracks may be half updated
+            self.reset()
+            raise
+
+    def _update(self, pixels: NDArray[np.uint8]) -> TrackedFaces:
         cut = self._enter(pixels)
         self._follow(pixels)
         detected = cut or self._must_detect()
@@ -149,20 +174,22 @@ class FaceTracker:
         self._remember(pixels, seen)
         empty = Faces.empty(self.aligner.layout)
         faces = Faces.concatenate([empty, *(track.face for track in seen)])
-        return TrackedFaces(faces, np.array([t.identity for t in seen], np.int64), detected, cut)
+        identities = np.array([track.identity for track in seen], np.int64)
+        identities.flags.writeable = False
+        return TrackedFaces(faces, identities, detected, cut)
 
     def _enter(self, pixels: NDArray[np.uint8]) -> bool:
-        """Whether this frame starts a scene: the first one, or one that looks like another place."""
-        thumbnail = cv2.resize(pixels, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
-        scene = _view(thumbnail)
-        cut = self._scene is None or _correlation(scene, self._scene) < _SAME_SCENE
+        """Whether this frame starts a scene: the first one, one of another size, or one unlike the last."""
+        size = pixels.shape[0], pixels.shape[1]
+        scene = _centred(cv2.resize(pixels, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA))
+        cut = self._scene is None or size != self._size or _correlation(scene, self._scene) < _SAME_SCENE
         if cut:
             self.reset()
-        self._scene = scene
+        self._scene, self._size = scene, size
         return cut
 
     def _follow(self, pixels: NDArray[np.uint8]) -> None:
-        """Seek the faces of the last frame where they should be now; who is not believed is missing."""
+        """Search for the faces of the last frame where they are expected; the others become missing."""
         active = [track for track in self._tracks if not track.missing]
         for track in self._tracks:
             track.missing += 1
@@ -175,13 +202,14 @@ class FaceTracker:
             for track, face in zip(active, found, strict=True)
             if face.landmark_scores.mean() >= self.min_score
         ]
-        impostors = set()
+        hidden = set()  # tracks at which another face was found
         for (a, face_a), (b, face_b) in combinations(pairs, 2):
             if _distance(face_a, face_b) < _SAME_PLACE:
-                doubt_a, doubt_b = (t.doubt(f, _look(pixels, f)) for t, f in ((a, face_a), (b, face_b)))
-                impostors.add(a if doubt_a > doubt_b else b)
+                first = a.mismatch(face_a, _appearance(pixels, face_a))
+                second = b.mismatch(face_b, _appearance(pixels, face_b))
+                hidden.add(a if first > second else b)
         for track, face in pairs:
-            if track not in impostors:
+            if track not in hidden:
                 track.see(face)
 
     def _must_detect(self) -> bool:
@@ -191,7 +219,7 @@ class FaceTracker:
         return 1 in missing or self._since_detection + 1 >= wait
 
     def _detect(self, pixels: NDArray[np.uint8]) -> None:
-        """Confirm the faces in view, find those that are missing, take in those that are new."""
+        """Run the detector: confirm the faces in view, find missing ones, add new ones."""
         found = [face for face in self.aligner.align(pixels) if face.landmark_scores.mean() >= self.min_score]
         seen = [track for track in self._tracks if not track.missing]
         for track in seen:
@@ -201,79 +229,82 @@ class FaceTracker:
             found = [face for face in found if face not in near]
 
         missing = [track for track in self._tracks if track.missing]
-        looks = [_look(pixels, face) for face in found]
-        doubts = sorted(
-            (track.doubt(face, look), i, j)
+        appearances = [_appearance(pixels, face) for face in found]
+        mismatches = sorted(
+            (track.mismatch(face, appearance), i, j)
             for i, track in enumerate(missing)
-            for j, (face, look) in enumerate(zip(found, looks, strict=True))
+            for j, (face, appearance) in enumerate(zip(found, appearances, strict=True))
         )
-        owners: dict[int, int] = {}  # face -> track; the least doubt first
-        for doubt, i, j in doubts:
-            if doubt < _SAME_FACE and j not in owners and i not in owners.values():
+        owners: dict[int, int] = {}  # face -> track; the best match first
+        for mismatch, i, j in mismatches:
+            if mismatch < _SAME_FACE and j not in owners and i not in owners.values():
                 owners[j] = i
         for j, face in enumerate(found):
             smoother = OneEuroFilter(*self._filter_options) if self._smooth else None
             if j in owners:
                 missing[owners[j]].appear(face, smoother)
             else:
-                self._tracks.append(_Track(self._next_identity, face, looks[j], smoother))
+                self._tracks.append(_Track(self._next_identity, face, appearances[j], smoother))
                 self._next_identity += 1
 
     def _remember(self, pixels: NDArray[np.uint8], seen: list[_Track]) -> None:
-        """Learn place, motion and looks of the faces that no other one touches."""
+        """Update place, velocity and appearance of the faces that no other one touches."""
         boxes = [boxes_from_landmarks(track.face.landmarks)[0] for track in seen]
         for track, box in zip(seen, boxes, strict=True):
             if sum(_is_near(box, other) for other in boxes) == 1:  # itself
-                track.learn(_look(pixels, track.face))
+                track.learn(_appearance(pixels, track.face))
 
 
 class _Track:
-    """One face through time: where it was last seen, and where, how moving and what like when alone."""
+    """One face through time: where it was last seen; its place, velocity and appearance when last alone."""
 
-    def __init__(self, identity: int, face: Faces, look: Points, smoother: OneEuroFilter | None) -> None:
+    def __init__(
+        self, identity: int, face: Faces, appearance: Points, smoother: OneEuroFilter | None
+    ) -> None:
         self.identity = identity
-        self.motion: Points = np.zeros(2)  # pixels per frame
+        self.velocity: Points = np.zeros(2)  # pixels per frame
         self.appear(face, smoother)
-        self.look = look
-        self.learn(look)
+        self.appearance = appearance
+        self.learn(appearance)
 
     def appear(self, face: Faces, smoother: OneEuroFilter | None) -> None:
-        """The detector found this face: for the first time, or again."""
+        """Take what the detector found as this face: for the first time, or again."""
         self.smoother = smoother
         self.box_scores = face.box_scores
         self.centre = face.landmarks[0].mean(axis=0)
         self.missing = 0  # frames
-        self.unconfirmed = 0  # looks of the detector
+        self.unconfirmed = 0  # runs of the detector in a row that missed it
         self._show(face)
 
     def see(self, face: Faces) -> None:
-        """The face was found where it was sought."""
+        """Take what was found at the expected place as this face."""
         centre = face.landmarks[0].mean(axis=0)
-        self.motion = _INERTIA * self.motion + (1 - _INERTIA) * (centre - self.centre)
+        self.velocity = _INERTIA * self.velocity + (1 - _INERTIA) * (centre - self.centre)
         self.centre = centre
         self.missing = 0
         self._show(face)
 
-    def learn(self, look: Points) -> None:
-        """Remember the face as it is now, seen for sure."""
-        self.look = _MEMORY * self.look + (1 - _MEMORY) * look
-        self.anchor, self.anchor_motion, self.anchor_age = self.face.landmarks[0], self.motion, 0
+    def learn(self, appearance: Points) -> None:
+        """Remember the face as it is now, with no other one near it."""
+        self.appearance = _MEMORY * self.appearance + (1 - _MEMORY) * appearance
+        self.anchor, self.anchor_velocity, self.anchor_age = self.face.landmarks[0], self.velocity, 0
 
     def expected(self) -> Points:
-        """(K, 2) where the landmarks should be a frame after the last."""
-        place: Points = self.face.landmarks[0] + self.motion
+        """(K, 2) landmarks predicted for the frame after the last."""
+        place: Points = self.face.landmarks[0] + self.velocity
         return place
 
-    def doubt(self, face: Faces, look: Points) -> float:
-        """How little a face seems to be this one.
+    def mismatch(self, face: Faces, appearance: Points) -> float:
+        """How badly a face fits this track; 0 is a perfect fit.
 
-        The distance from where it should be, in face sizes, which counts less the longer it was not
-        seen alone, and the difference from what it looked like, 0 to 2.
+        The sum of two terms: the distance from the place that is predicted from when the face was last
+        alone, in face sizes, divided by a tolerance that grows with the frames since; and 1 minus the
+        correlation of the appearances, 0 to 2.
         """
         frames = (1 - _FRICTION**self.anchor_age) / (1 - _FRICTION)
-        offset = face.landmarks[0] - (self.anchor + frames * self.anchor_motion)
+        offset = face.landmarks[0] - (self.anchor + frames * self.anchor_velocity)
         distance = float(np.linalg.norm(offset.mean(axis=0))) / face_size(self.anchor)
-        return distance / (1 + _DRIFT * self.anchor_age) + 1 - _correlation(look, self.look)
+        return distance / (1 + _DRIFT * self.anchor_age) + 1 - _correlation(appearance, self.appearance)
 
     def _show(self, face: Faces) -> None:
         points = face.landmarks[0]
@@ -282,19 +313,31 @@ class _Track:
         self.face = replace(face, landmarks=points[np.newaxis], box_scores=self.box_scores)
 
 
+def _is_plain(frame: ImageSource) -> TypeGuard[NDArray[np.uint8]]:
+    """Whether a frame can be used as it is; `read_image` would only copy it."""
+    return (
+        type(frame) is np.ndarray
+        and frame.dtype == np.uint8
+        and frame.ndim == 3
+        and frame.shape[2] == 3
+        and frame.size > 0
+        and frame.flags.c_contiguous
+    )
+
+
 def _distance(a: Faces, b: Faces) -> float:
     """Mean distance of the landmarks of two faces, in sizes of the larger one."""
     offsets = np.linalg.norm(a.landmarks[0] - b.landmarks[0], axis=1)  # (K,)
     return float(offsets.mean() / max(face_size(a.landmarks[0]), face_size(b.landmarks[0])))
 
 
-def _look(pixels: NDArray[np.uint8], face: Faces) -> Points:
-    """What a face looks like: a small view of its box."""
+def _appearance(pixels: NDArray[np.uint8], face: Faces) -> Points:
+    """The thumbnail of a face's box, as a vector around its mean."""
     boxes = torch.from_numpy(boxes_from_landmarks(face.landmarks))
-    return _view(255 * warp(pixels, crop_matrices(boxes, _THUMBNAIL, crop_scale=0.5), _THUMBNAIL).numpy())
+    return _centred(255 * warp(pixels, crop_matrices(boxes, _THUMBNAIL, crop_scale=0.5), _THUMBNAIL).numpy())
 
 
-def _view(pixels: NDArray[Any]) -> Points:
+def _centred(pixels: NDArray[Any]) -> Points:
     """Pixels as a vector around their mean."""
     vector: Points = pixels.ravel().astype(np.float64)
     vector -= vector.mean()
@@ -302,7 +345,7 @@ def _view(pixels: NDArray[Any]) -> Points:
 
 
 def _correlation(a: Points, b: Points) -> float:
-    """How alike two views are, -1 to 1, whatever their brightness and contrast; plain ones are alike."""
+    """Correlation of two thumbnails, -1 to 1, at any brightness and contrast; plain ones are alike."""
     plain = _PLAIN**2 * len(a)
     return float((a @ b + plain) / (np.linalg.norm(a) * np.linalg.norm(b) + plain))
 

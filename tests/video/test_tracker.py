@@ -1,0 +1,458 @@
+"""Faces tracked through a video: who is who, where they are expected, and when the detector runs."""
+
+import cv2
+import numpy as np
+import pytest
+from crossing import ASTRONAUT, crossing
+
+from face_landmarks import FaceAligner, Faces, read_image
+from face_landmarks.errors import DetectorError, ImageError, InputError
+from face_landmarks.geometry import boxes_from_landmarks
+from face_landmarks.layouts import IBUG_68, get_layout
+from face_landmarks.video.tracker import FaceTracker
+
+SIDE = 40  # of a person in Stage, in pixels
+
+
+class Stage:
+    """A world without a network: people are square pictures, and whoever is seen has a face of 68 points.
+
+    Stands in for an aligner. A person is seen if most of the square is; given a box, the face in it
+    that is seen best answers, as a network would.
+    """
+
+    layout = IBUG_68
+
+    def __init__(self, size=(120, 400)):
+        random = np.random.default_rng(0)
+        self.size = size
+        blurred = cv2.GaussianBlur(random.integers(0, 256, (*size, 3), np.uint8), (0, 0), 9)
+        self.wall = cv2.normalize(blurred, None, 0, 255, cv2.NORM_MINMAX)
+        self.clothes = random.integers(0, 256, (5, 4, 4, 3), np.uint8)
+        self.shape = random.uniform(-SIDE / 2, SIDE / 2, (68, 2))
+        self.shape[:4] = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * SIDE / 2
+        self.places = {}  # person -> (x, y), the last in front
+        self.hidden = set()
+        self.looks = 0  # of the detector
+
+    def frame(self, places, hidden=()):
+        self.places, self.hidden = places, set(hidden)
+        frame = self.wall.copy()
+        self.owner = np.full(self.size, -1)
+        for person, (x, y) in places.items():
+            if person not in self.hidden:
+                rows = slice(round(y) - SIDE // 2, round(y) + SIDE // 2)
+                columns = slice(round(x) - SIDE // 2, round(x) + SIDE // 2)
+                square = cv2.resize(self.clothes[person], (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+                frame[rows, columns], self.owner[rows, columns] = square, person
+        return frame
+
+    def align(self, pixels, boxes=None):
+        share = {p: (self.owner == p).mean() * self.owner.size / SIDE**2 for p in self.places}
+        if boxes is None:
+            self.looks += 1
+            return self.faces([p for p in self.places if share[p] > 0.7])
+        answers = []
+        for box in boxes:
+            x0, y0, x1, y1 = np.clip(np.rint(box), 0, None).astype(int)
+            inside = self.owner[y0:y1, x0:x1]
+            count = {p: (inside == p).sum() for p in self.places}
+            best = max(count, key=count.get, default=None)
+            answers.append(best if count.get(best, 0) > 0.4 * SIDE**2 else None)
+        return self.faces(answers)
+
+    def faces(self, people):
+        centres = [self.places[p] if p is not None else (30, 30) for p in people]
+        landmarks = np.array([self.shape + c for c in centres]).reshape(-1, 68, 2)
+        scores = np.array([0.1 if p is None else 0.9 for p in people])
+        boxes = boxes_from_landmarks(landmarks)
+        errors = np.full((len(people), 68), 1.5)
+        return Faces(
+            landmarks, np.repeat(scores[:, None], 68, axis=1), boxes, np.ones(len(people)), IBUG_68, errors
+        )
+
+
+def track(stage, frames, **options):
+    """Frame by frame: person -> identity, by where the tracker says they are."""
+    tracker = FaceTracker(stage, **options)
+    rows = []
+    for places, hidden in frames:
+        tracked = tracker.update(stage.frame(places, hidden))
+        row = {}
+        for face, identity in zip(tracked.faces, tracked.identities, strict=True):
+            centre = face.landmarks[0, :4].mean(axis=0)
+            who = min(places, key=lambda p: np.linalg.norm(np.subtract(places[p], centre)))
+            row[who] = int(identity)
+        rows.append(row)
+    return rows, tracker
+
+
+def test_identities_outlast_a_crossing():
+    frames = [({0: (340 - 6 * t, 66), 1: (60 + 6 * t, 60)}, ()) for t in range(46)]
+    rows, _ = track(Stage(), frames)
+    assert rows[0] == rows[-1] and len(rows[0]) == 2
+    assert any(len(row) == 1 for row in rows), "nobody was hidden: the test shows nothing"
+    assert all(rows[0][who] == identity for row in rows for who, identity in row.items())
+
+
+@pytest.mark.parametrize("gone", [3, 15])
+def test_a_face_that_was_hidden_for_a_while_is_known_again(gone):
+    frames = [({0: (100 + 2 * t, 60)}, (0,) if 10 <= t < 10 + gone else ()) for t in range(40)]
+    rows, _ = track(Stage(), frames)
+    assert rows[9] == rows[-1] == {0: 0} and rows[11] == {}
+
+
+def test_a_face_that_was_gone_too_long_is_a_new_one():
+    frames = [({0: (100, 60)}, (0,) if 5 <= t < 30 else ()) for t in range(40)]
+    rows, _ = track(Stage(), frames, max_missing=10)
+    assert rows[0] == {0: 0} and rows[-1] == {0: 1}
+
+
+def test_another_face_in_the_same_place_is_another_face():
+    frames = [({0: (100, 60)}, ())] * 5 + [({0: (100, 60)}, (0,))] * 3 + [({1: (110, 60)}, ())] * 8
+    rows, _ = track(Stage(), frames)
+    assert rows[0] == {0: 0} and rows[-1] == {1: 1}
+
+
+def test_a_face_that_comes_in_is_found_at_the_next_look():
+    frames = [({0: (100, 60), 1: (300, 60)}, (1,) if t < 4 else ()) for t in range(12)]
+    rows, _ = track(Stage(), frames, detect_every=10)
+    assert rows[9] == {0: 0} and rows[10] == {0: 0, 1: 1}
+
+
+def test_the_detector_rests_while_all_is_well():
+    stage = Stage()
+    track(stage, [({0: (100 + t, 60)}, ()) for t in range(60)], detect_every=20)
+    assert stage.looks == 3
+
+
+def test_the_detector_is_asked_now_and_then_while_nobody_is_there():
+    stage = Stage()
+    rows, _ = track(stage, [({0: (100, 60)}, (0,))] * 20)
+    assert stage.looks == 4 and rows == [{}] * 20
+
+
+def test_a_cut_starts_anew():
+    stage, other = Stage(), Stage()
+    other.wall = 255 - other.wall
+    tracker = FaceTracker(stage)
+    first = [tracker.update(stage.frame({0: (100, 60)})) for _ in range(3)]
+    tracker.aligner = other
+    second = [tracker.update(other.frame({0: (100, 60)})) for _ in range(3)]
+    assert [t.cut for t in first + second] == [True, False, False] * 2
+    assert [t.identities.tolist() for t in first + second] == [[0]] * 3 + [[1]] * 3
+
+
+@pytest.mark.parametrize("change", [lambda f: f // 2, lambda f: f // 2 + 100], ids=["darker", "faded"])
+def test_light_is_no_cut(change):
+    stage = Stage()
+    tracker = FaceTracker(stage)
+    tracker.update(stage.frame({0: (100, 60)}))
+    assert not tracker.update(change(stage.frame({0: (100, 60)}))).cut
+
+
+def test_black_frames_are_no_cuts_of_their_own():
+    tracker = FaceTracker(Stage())
+    tracker.aligner.frame({})
+    random = np.random.default_rng(0)
+    frames = [random.integers(0, 4, (120, 400, 3), np.uint8) for _ in range(4)]
+    assert [tracker.update(frame).cut for frame in frames] == [True, False, False, False]
+
+
+def test_a_frame_of_another_size_starts_a_scene():
+    stage, larger = Stage(), Stage((180, 600))
+    larger.wall = cv2.resize(stage.wall, (600, 180))  # the same view: alike as thumbnails
+    tracker = FaceTracker(stage)
+    tracked = [tracker.update(stage.frame({0: (100, 60)})) for _ in range(3)]
+    tracker.aligner = larger
+    tracked += [tracker.update(larger.frame({0: (150, 90)})) for _ in range(2)]
+    assert [t.cut for t in tracked] == [True, False, False, True, False]
+    assert [t.identities.tolist() for t in tracked] == [[0]] * 3 + [[1]] * 2
+    assert [t.detected for t in tracked[3:]] == [True, False]
+    np.testing.assert_allclose(tracked[3].faces.landmarks[0], larger.shape + np.array([150, 90]), atol=1e-3)
+
+
+def test_a_frame_turned_on_its_side_starts_a_scene():
+    tracker = FaceTracker(Stage())
+    plain = np.full((120, 400, 3), 90, np.uint8)
+    tracker.aligner.frame({})
+    sizes = [plain, plain, plain.transpose(1, 0, 2).copy(), plain.reshape(240, 200, 3)]
+    assert [tracker.update(frame).cut for frame in sizes] == [True, False, True, True]
+
+
+class Asked(Stage):
+    """Remembers the frame and the boxes that it was asked for last."""
+
+    def align(self, pixels, boxes=None):
+        self.pixels = pixels
+        if boxes is not None:
+            self.boxes = np.array(boxes)
+        return super().align(pixels, boxes)
+
+
+def test_a_face_is_searched_for_where_its_motion_takes_it():
+    stage = Asked()
+    tracker = FaceTracker(stage, smooth=False)
+    places = [(60 + 8 * t, 50 + t) for t in range(25)]
+    for place in places:
+        tracker.update(stage.frame({0: place}))
+    there = boxes_from_landmarks(stage.faces([0]).landmarks)
+    assert np.abs(stage.boxes - there).max() < 0.1
+
+
+def test_the_velocity_is_a_running_mean():
+    stage = Asked()
+    tracker = FaceTracker(stage, smooth=False)
+    for x in (100, 110, 110, 110):
+        tracker.update(stage.frame({0: (x, 60)}))
+    rest = boxes_from_landmarks(stage.faces([0]).landmarks)
+    np.testing.assert_allclose(stage.boxes - rest, [[0.3 * 0.7 * 10, 0] * 2], atol=1e-3)
+
+
+@pytest.mark.parametrize("frame", [np.ascontiguousarray, lambda f: f[:, ::-1], np.asfortranarray])
+def test_a_frame_is_not_copied_nor_changed(frame):
+    stage = Asked()
+    given = frame(stage.frame({0: (100, 60)}))
+    before = given.copy()
+    given.flags.writeable = False
+    assert len(FaceTracker(stage).update(given)) == 1
+    assert np.array_equal(stage.pixels, before) and np.array_equal(given, before)
+    assert np.shares_memory(stage.pixels, given) == given.flags.c_contiguous
+
+
+@pytest.mark.parametrize("as_float", [False, True])
+def test_opencvs_order_of_colours_is_turned_round(as_float):
+    stage = Asked()
+    frame = stage.frame({0: (100, 60)})
+    bgr = frame[:, :, ::-1].copy()
+    tracked = FaceTracker(stage).update(bgr / 255 if as_float else bgr, channels="bgr")
+    assert len(tracked) == 1 and np.array_equal(stage.pixels, frame)
+    with pytest.raises(InputError, match="channels"):
+        FaceTracker(stage).update(frame, channels="gbr")
+
+
+def test_an_unusable_frame_changes_nothing():
+    stage = Stage()
+    tracker = FaceTracker(stage)
+    tracker.update(stage.frame({0: (100, 60)}))
+    for bad in (None, np.zeros((0, 4, 3), np.uint8), np.zeros((120, 400, 5), np.uint8), "no/such/photo.png"):
+        with pytest.raises(ImageError):
+            tracker.update(bad)
+    tracked = tracker.update(stage.frame({0: (100, 60)}))
+    assert tracked.identities.tolist() == [0] and not tracked.cut and not tracked.detected
+
+
+class Ghost(Stage):
+    """A network that finds a face in every box, where the detector sees none."""
+
+    haunted = ()  # people that the detector misses
+
+    def align(self, pixels, boxes=None):
+        found = super().align(pixels, boxes)
+        if boxes is None:
+            return self.faces([p for p in self.places if p not in {*self.haunted, *self.hidden}])
+        return found
+
+
+def test_a_face_that_the_detector_misses_three_times_in_a_row_is_dropped():
+    stage = Ghost()
+    tracker = FaceTracker(stage, detect_every=4)
+    rows, people = [], {0: (100, 60), 1: (300, 60)}
+    for _ in range(14):
+        rows.append(tracker.update(stage.frame(people)).identities.tolist())
+        stage.haunted = (1,)
+    assert rows == [[0, 1]] * 12 + [[0]] * 2  # the detector runs at 0, 4, 8 and 12
+
+
+def test_a_face_that_the_detector_finds_again_starts_counting_anew():
+    stage = Ghost()
+    tracker = FaceTracker(stage, detect_every=1)
+    for haunted in ((), (0,), (0,), (), (0,), (0,)):
+        stage.haunted = haunted
+        assert tracker.update(stage.frame({0: (100, 60)})).identities.tolist() == [0]
+    assert len(tracker.update(stage.frame({0: (100, 60)}))) == 0
+
+
+@pytest.mark.parametrize("boxes_too", [False, True])
+def test_faces_of_a_low_score_are_discarded(boxes_too):
+    class Unsure(Stage):
+        score = 0.49
+
+        def align(self, pixels, boxes=None):
+            found = super().align(pixels, boxes)
+            if boxes is None and boxes_too:
+                return found
+            return Faces(
+                found.landmarks, 0 * found.landmark_scores + self.score, found.boxes, found.box_scores
+            )
+
+    stage = Unsure()
+    tracker = FaceTracker(stage, min_score=0.5)
+    counts = [len(tracker.update(stage.frame({0: (100, 60)}))) for _ in range(3)]
+    # A detected face is shown. Where the search then gives a low score, the detector runs at once.
+    assert counts == ([1, 1, 1] if boxes_too else [0, 0, 0])
+    assert stage.looks == (3 if boxes_too else 1)
+    stage.score = 0.5
+    assert len(FaceTracker(stage, min_score=0.5).update(stage.frame({0: (100, 60)}))) == 1
+
+
+@pytest.mark.parametrize("gone", [2, 3])
+def test_a_missing_face_is_remembered_for_max_missing_frames(gone):
+    stage = Stage()
+    tracker = FaceTracker(stage, max_missing=2, detect_every=1)
+    for t in range(8):
+        tracked = tracker.update(stage.frame({0: (100, 60)}, (0,) if 3 <= t < 3 + gone else ()))
+    assert tracked.identities.tolist() == [0 if gone == 2 else 1]
+
+
+def test_numbers_are_not_given_again_after_a_reset():
+    stage = Stage()
+    tracker = FaceTracker(stage)
+    assert tracker.update(stage.frame({0: (100, 60)})).identities.tolist() == [0]
+    tracker.reset()
+    tracked = tracker.update(stage.frame({0: (100, 60)}))
+    assert tracked.identities.tolist() == [1] and tracked.cut
+
+
+def test_the_box_score_is_that_of_the_last_detection():
+    class Scored(Stage):
+        def align(self, pixels, boxes=None):
+            found = super().align(pixels, boxes)
+            scores = np.full(len(found), 1.0 if boxes is not None else 0.7 + 0.01 * self.looks)
+            return Faces(found.landmarks, found.landmark_scores, found.boxes, scores)
+
+    stage = Scored()
+    tracker = FaceTracker(stage)
+    for x in (100, 102):
+        tracked = tracker.update(stage.frame({0: (x, 60)}))
+    assert tracked.faces.box_scores.tolist() == [np.float32(0.71)]
+
+
+def test_what_a_tracker_gives_is_read_only_and_what_it_shows_is_short():
+    stage = Stage()
+    tracker = FaceTracker(FaceAligner("shr-fan-68-fast", device="cpu"))
+    assert repr(tracker) == (
+        "FaceTracker(FaceAligner('shr-fan-68-fast', device='cpu', dtype=torch.float32), 0 in view, 0 missing)"
+    )
+    tracker = FaceTracker(stage)
+    tracked = tracker.update(stage.frame({0: (100, 60), 1: (300, 60)}))
+    with pytest.raises(ValueError, match="read-only"):
+        tracked.identities[0] = 3
+    tracker.update(stage.frame({0: (100, 60), 1: (300, 60)}, {1}))
+    assert repr(tracker).endswith(", 1 in view, 1 missing)")
+
+
+def test_a_frame_as_plain_values():
+    stage = Stage()
+    tracked = FaceTracker(stage).update(stage.frame({0: (100, 60)}))
+    values = tracked.to_dict()
+    assert values.pop("identities") == [0] and values.pop("detected") is True and values.pop("cut") is True
+    assert values == tracked.faces.to_dict()
+
+
+@pytest.mark.parametrize("at", ["search", "detection"])
+def test_after_an_error_of_the_detector_the_next_frame_starts_a_scene(at):
+    class Breaking(Stage):
+        breaks = False
+
+        def align(self, pixels, boxes=None):
+            if self.breaks and (boxes is None) == (at == "detection"):
+                raise DetectorError("detector: expected boxes, got None")
+            return super().align(pixels, boxes)
+
+    stage = Breaking()
+    tracker = FaceTracker(stage, detect_every=2)
+    for _ in range(2):
+        tracker.update(stage.frame({0: (100, 60)}))
+    stage.breaks = True
+    with pytest.raises(DetectorError):
+        tracker.update(stage.frame({0: (100, 60)}))
+    stage.breaks = False
+    tracked = tracker.update(stage.frame({0: (100, 60)}))
+    assert tracked.cut and tracked.detected and tracked.identities.tolist() == [1]
+
+
+def test_scores_and_expected_errors_come_along():
+    stage = Stage()
+    tracker = FaceTracker(stage)
+    for place in (100, 101):
+        tracked = tracker.update(stage.frame({0: (place, 60)}))
+    assert (tracked.faces.landmark_errors == 1.5).all() and (tracked.faces.landmark_scores > 0.8).all()
+
+
+def test_no_face_has_every_axis():
+    tracked = FaceTracker(Stage()).update(Stage().wall)
+    assert len(tracked) == 0 and tracked.faces.landmarks.shape == (0, 68, 2)
+    assert tracked.identities.shape == (0,) and tracked.identities.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"detect_every": 0},
+        {"detect_every": 2.5},
+        {"detect_every": "3"},
+        {"detect_every": True},
+        {"max_missing": -1},
+        {"max_missing": None},
+        {"min_score": float("nan")},
+        {"min_score": "high"},
+        {"frame_rate": 0},
+        {"frame_rate": None},
+        {"min_cutoff": 0},
+        {"speed_gain": -1},
+    ],
+    ids=str,
+)
+def test_arguments_out_of_range_are_refused(options):
+    with pytest.raises(InputError, match=f"{next(iter(options))}: expected"):
+        FaceTracker(Stage(), **options)
+
+
+@pytest.mark.parametrize("aligner", ["shr-fan-68", 0, object()], ids=lambda value: type(value).__name__)
+def test_what_is_no_aligner_is_refused(aligner):
+    with pytest.raises(InputError, match=f"aligner: expected a FaceAligner, got {type(aligner).__name__}"):
+        FaceTracker(aligner)
+
+
+def test_a_layout_that_does_not_tell_its_box_is_refused():
+    stage = Stage()
+    stage.layout = get_layout("aflw-19")
+    with pytest.raises(InputError, match="line of the jaw, got aflw-19"):
+        FaceTracker(stage)
+
+
+def test_an_aligner_without_a_detector_is_refused():
+    tracker = FaceTracker(FaceAligner("shr-fan-68-fast", detector=None, device="cpu"))
+    with pytest.raises(InputError, match="no detector"):
+        tracker.update(np.zeros((60, 80, 3), np.uint8))
+
+
+@pytest.fixture(scope="module")
+def aligner():
+    return FaceAligner("shr-fan-68-fast", device="cpu")
+
+
+def test_a_still_face_under_noise_jitters_less_than_half(aligner):
+    photo, random = read_image(ASTRONAUT)[:240, 90:350], np.random.default_rng(0)
+    frames = []
+    for _ in range(25):
+        noisy = np.clip(photo + random.normal(0, 6, photo.shape), 0, 255).astype(np.uint8)
+        frames.append(cv2.imdecode(cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, 60])[1], 1))
+
+    def jitter(tracker):
+        points = np.array([tracker.update(frame).faces.landmarks[0] for frame in frames])[10:]
+        return np.sqrt(((points - points.mean(axis=0)) ** 2).sum(axis=-1).mean())
+
+    assert jitter(FaceTracker(aligner)) < 0.5 * jitter(FaceTracker(aligner, smooth=False))
+
+
+def test_real_faces_keep_their_identities_through_a_crossing(aligner):
+    tracker = FaceTracker(aligner)
+    order = []
+    for frame in crossing():
+        tracked = tracker.update(frame)
+        places = tracked.faces.landmarks.mean(axis=(1, 2)) if len(tracked) else []
+        order.append(tracked.identities[np.argsort(places)].tolist())
+    assert sorted(order[0]) == [0, 1] and order[-1] == order[0][::-1]
+    assert {identity for row in order for identity in row} == {0, 1}
