@@ -1,8 +1,18 @@
 """The `face-landmarks` command.
 
-Exit codes: 0 all done; 1 some photos could not be read (the others are done), a video ended early, or
-the cache holds a damaged file; 2 the command could not be carried out, because an argument, a model, a video
-or a folder cannot be used.
+Exit codes:
+
+=====  =========================================================================================
+0      all done
+1      some photos could not be read (the others are done), a video ended before its header said,
+       or the cache holds a damaged file
+2      the command could not be carried out: an argument, a model, a video, a file or a folder
+       cannot be used
+130    stopped by Ctrl-C
+=====  =========================================================================================
+
+Errors and warnings are lines on stderr that begin with "face-landmarks: error: " and
+"face-landmarks: warning: ".
 """
 
 from __future__ import annotations
@@ -11,39 +21,118 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
+
+import cv2
 
 from face_landmarks import __version__
 from face_landmarks.cli import align, cache, download, evaluate, export, models, train, video
+from face_landmarks.cli.options import complain, say
 from face_landmarks.errors import FaceLandmarksError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code."""
+    """Run the command and return its exit code.
+
+    Raises:
+        SystemExit: the help or the version was asked for (0), or an argument is unusable (2).
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell, `>&-`
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    try:
+        with _own_messages():
+            try:
+                return _run(words)
+            finally:
+                sys.stdout.flush()
+    except BrokenPipeError:  # the reader, `head` for instance, has closed the pipe
+        _drop_output()
+        return 0
+    except KeyboardInterrupt as stop:
+        say(", ".join(["face-landmarks: stopped", *map(str, stop.args)]))
+        return 130
+    except FaceLandmarksError as error:
+        complain(str(error))
+    except OSError as error:  # writing to stdout, on a full disk for instance
+        complain(f"{error.filename or 'output'}: {error.strerror or error}")
+        _drop_output()
+    return 2
+
+
+def _run(words: list[str]) -> int:
     options = _parser().parse_args(words)
     options.words = words
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    logging.getLogger("face_landmarks").setLevel(logging.INFO)
-    try:
-        run: Callable[[argparse.Namespace], int] = options.run
-        code = run(options)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:  # the reader, head for instance, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except FaceLandmarksError as error:
-        print(f"face-landmarks: error: {error}", file=sys.stderr)
-        return 2
+    run: Callable[[argparse.Namespace], int] = options.run
+    return run(options)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports an unusable argument as every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        complain(f"{message} ('{self.prog} --help' lists the arguments)")
+        self.exit(2)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="face-landmarks", description="Facial landmarks that are accurate below the pixel."
+    parser = _Parser(
+        prog="face-landmarks",
+        description="Find facial landmarks with subpixel accuracy.",
+        epilog="Exit codes: 0 all done; 1 some photos could not be read, a video ended before its header "
+        "said, or the cache holds a damaged file; 2 the command could not be carried out; 130 stopped by "
+        "Ctrl-C.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     for command in (align, video, models, evaluate, export, download, cache, train):
         command.add_parser(commands)
     return parser
+
+
+@contextmanager
+def _own_messages() -> Iterator[None]:
+    """Show log lines and warnings as the command's own lines on stderr, and none of OpenCV and FFmpeg.
+
+    What the environment asks of OpenCV's log stays as it is.
+    """
+    logger, handler = logging.getLogger("face_landmarks"), logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter())
+    level, propagate = logger.level, logger.propagate
+    opencv_level = cv2.utils.logging.getLogLevel()
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg's AV_LOG_QUIET
+    if "OPENCV_LOG_LEVEL" not in os.environ:
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            yield
+    finally:
+        cv2.utils.logging.setLogLevel(opencv_level)
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
+class _Formatter(logging.Formatter):
+    """Plain lines, and warnings that say so."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        kind = f"face-landmarks: {record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        return kind + super().format(record)
+
+
+def _show_warning(message: Warning | str, *_place: object, **_more: object) -> None:
+    say(f"face-landmarks: warning: {message}")
+
+
+def _drop_output() -> None:
+    """Lead stdout nowhere, so that Python's own flush at the end does not fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

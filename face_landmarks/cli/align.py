@@ -5,32 +5,52 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from face_landmarks._system.files import make_folder, write_whole
-from face_landmarks.cli.options import Commands, check_targets, make_aligner, model_options
-from face_landmarks.errors import ImageError, InputError
+from face_landmarks.aligner import FaceAligner
+from face_landmarks.cli.options import (
+    Commands,
+    check_targets,
+    complain,
+    count_faces,
+    make_aligner,
+    model_options,
+    path,
+    say,
+)
+from face_landmarks.errors import ImageError, InputError, WriteError
 from face_landmarks.output.drawing import draw_faces
 from face_landmarks.output.folders import align_folder
+
+_DESCRIPTION = """Find the landmarks of photos. The output is a JSON list with a line for each photo: its
+landmarks, scores and boxes, or the error of a photo that could not be read."""
 
 
 def add_parser(commands: Commands) -> None:
     """Add the command and its arguments."""
     align = commands.add_parser(
-        "align", parents=[model_options("shr-fan-68")], help="find the landmarks of photos"
+        "align", parents=[model_options()], help="find the landmarks of photos", description=_DESCRIPTION
     )
-    align.add_argument("photos", nargs="+", metavar="PHOTO")
-    align.add_argument("--json", metavar="FILE", help="write the landmarks here; by default to stdout")
-    align.add_argument("--draw", metavar="PATH", help="draw them: a picture, or a folder for many photos")
+    align.add_argument("photos", nargs="+", metavar="PHOTO", help="a photo; with --out, a folder of photos")
+    align.add_argument(
+        "--json", metavar="FILE", type=path, help="write the landmarks here; by default to stdout"
+    )
+    align.add_argument(
+        "--draw", metavar="PATH", type=path, help="draw them: a picture, or a folder for many photos"
+    )
     align.add_argument(
         "--out",
         metavar="PATH",
-        help="align a whole folder into a .jsonl, .csv or .parquet file or a folder of .pts files, "
-        "going on where an earlier run stopped",
+        type=path,
+        help="align a whole folder into a .jsonl, .csv or .parquet file or a folder of .pts files; "
+        "an interrupted run resumes when called again",
     )
     align.set_defaults(run=_align)
 
@@ -40,28 +60,44 @@ def _align(options: argparse.Namespace) -> int:
         return _align_folder(options)
     if folders := [photo for photo in options.photos if Path(photo).is_dir()]:
         raise InputError(f"expected photos, got the folder {folders[0]!r}; --out PATH aligns a whole folder")
-    draw = _drawing_path(options.draw, options.photos)
-    drawings = [str(draw(photo)) for photo in options.photos] if options.draw else []
+    draw = _drawing_path(options.draw, options.photos) if options.draw else None
+    drawings = [str(draw(photo)) for photo in options.photos] if draw else []
     check_targets(options.photos, options.json, *drawings)
+    if options.json:
+        _check_file(Path(options.json))
     aligner = make_aligner(options)
-    results, unreadable = [], 0
-    for photo in options.photos:
+    rows: list[dict[str, Any]] = []
+    try:
+        for row in _rows(aligner, options.photos, draw):
+            rows.append(row)
+            if not (options.json or options.draw):
+                print("[" if len(rows) == 1 else ",", json.dumps(row), sep="\n", end="", flush=True)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"{len(rows)} of {len(options.photos)} photos done") from None
+    finally:  # also of a command that is stopped, what is done is kept
+        if options.json and rows:
+            lines = ",\n".join(map(json.dumps, rows))
+            _write(Path(options.json), f"[\n{lines}\n]\n".encode())
+        elif rows and not options.draw:
+            print("\n]", flush=True)
+    return 1 if any("error" in row for row in rows) else 0
+
+
+def _rows(
+    aligner: FaceAligner, photos: Sequence[str], draw: Callable[[str], Path] | None
+) -> Iterator[dict[str, Any]]:
+    """A photo's path with its faces, or with the error if it cannot be read."""
+    for photo in photos:
         try:
             faces = aligner.align(photo)
-            if options.draw:
+            if draw:
                 _write_picture(draw(photo), draw_faces(photo, faces))
         except ImageError as error:
-            print(f"face-landmarks: {error}", file=sys.stderr)
-            unreadable += 1
+            complain(str(error))
+            yield {"image": photo, "error": str(error)}
             continue
-        results.append({"image": photo, **faces.to_dict()})
-        print(f"{photo}: {len(faces)} face{'s' * (len(faces) != 1)}", file=sys.stderr)
-    if options.json:
-        _write(Path(options.json), json.dumps(results, indent=1).encode())
-    elif not options.draw:
-        json.dump(results, sys.stdout, indent=1)
-        print()
-    return 1 if unreadable else 0
+        say(f"{photo}: {count_faces(len(faces))}")
+        yield {"image": photo, **faces.to_dict()}
 
 
 def _align_folder(options: argparse.Namespace) -> int:
@@ -71,20 +107,20 @@ def _align_folder(options: argparse.Namespace) -> int:
     report = align_folder(make_aligner(options), folder, options.out, progress=sys.stderr.isatty())
     problems = report.unreadable | report.failed
     for photo, reason in problems.items():
-        print(f"face-landmarks: {photo}: {reason}", file=sys.stderr)
+        complain(f"{photo}: {reason}")
     resumed = f", {report.resumed} of them earlier" if report.resumed else ""
-    print(
-        f"{folder}: {report.faces} faces in {report.images} photos{resumed}, "
-        f"{len(report.unreadable)} unreadable" + (f", {len(report.failed)} failed" * bool(report.failed)),
-        file=sys.stderr,
+    failed = f", {len(report.failed)} failed" if report.failed else ""
+    say(
+        f"{folder}: {count_faces(report.faces)} in {report.images} photos{resumed}, "
+        f"{len(report.unreadable)} unreadable{failed}"
     )
     return 1 if problems else 0
 
 
-def _drawing_path(target: str | None, photos: Sequence[str]) -> Callable[[str], Path]:
-    """Where each photo's drawing goes: the file named, or a file of its own in the folder named."""
-    if target is None or (len(photos) == 1 and Path(target).suffix):
-        return lambda photo: Path(target or photo)
+def _drawing_path(target: str, photos: Sequence[str]) -> Callable[[str], Path]:
+    """Where each photo's drawing goes: the named file, or a file of its own in the named folder."""
+    if len(photos) == 1 and Path(target).suffix:
+        return lambda _: Path(target)
     folder = Path(target)
     if folder.suffix and not folder.is_dir():
         raise InputError(f"--draw: expected a folder for {len(photos)} photos, got the file name {target!r}")
@@ -94,15 +130,22 @@ def _drawing_path(target: str | None, photos: Sequence[str]) -> Callable[[str], 
     return lambda photo: folder / f"{Path(photo).stem}.png"
 
 
-def _write_picture(path: Path, picture: Any) -> None:
+def _write_picture(file: Path, picture: NDArray[np.uint8]) -> None:
     try:
-        _, data = cv2.imencode(path.suffix or ".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        _, data = cv2.imencode(file.suffix or ".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     except cv2.error as error:
-        raise InputError(f"--draw: expected a picture type such as .png, got {path.name!r}") from error
-    _write(path, data.tobytes())
+        raise InputError(f"--draw: expected a picture type such as .png, got {file.name!r}") from error
+    _write(file, data.tobytes())
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(file: Path, content: bytes) -> None:
     """Write a file, in a folder that is made if it is missing."""
-    make_folder(path.parent)
-    write_whole(path, content)
+    make_folder(file.parent)
+    write_whole(file, content)
+
+
+def _check_file(file: Path) -> None:
+    """Raise WriteError before the work if a file cannot be written after it."""
+    make_folder(file.parent)
+    if file.is_dir():
+        raise WriteError(f"{file}: expected a place to write to, got a folder")

@@ -11,8 +11,16 @@ from face_landmarks.models.weights_file import cache_folder
 
 def add_parser(commands: Commands) -> None:
     """Add the command and its arguments."""
-    cache = commands.add_parser("cache", help="what is in the cache, and where")
-    cache.add_argument("action", nargs="?", choices=("list", "verify", "clear"), default="list")
+    cache = commands.add_parser(
+        "cache", help="list, verify or clear the downloaded weights", description="Manage downloaded weights."
+    )
+    cache.add_argument(
+        "action",
+        nargs="?",
+        choices=("list", "verify", "clear"),
+        default="list",
+        help="list the files, compare them with their SHA-256, or delete them (default: %(default)s)",
+    )
     cache.set_defaults(run=_cache)
 
 

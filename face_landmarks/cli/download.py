@@ -10,8 +10,12 @@ from face_landmarks.models.weights import download
 
 def add_parser(commands: Commands) -> None:
     """Add the command and its arguments."""
-    fetch = commands.add_parser("download", help="put a model's weights into the cache")
-    fetch.add_argument("model")
+    fetch = commands.add_parser(
+        "download",
+        help="put a model's weights into the cache",
+        description="Put a model's weights into the cache and print where they are.",
+    )
+    fetch.add_argument("model", help="name, see 'face-landmarks models'")
     fetch.set_defaults(run=_download)
 
 

@@ -13,27 +13,39 @@ from face_landmarks.benchmarks.comparison import evaluate_benchmark
 from face_landmarks.benchmarks.curves import save_ced
 from face_landmarks.benchmarks.evaluation import evaluate
 from face_landmarks.benchmarks.protocols import BENCHMARKS, get_benchmark
-from face_landmarks.cli.options import Commands, make_aligner, model_options
+from face_landmarks.cli.options import Commands, make_aligner, model_options, path
 from face_landmarks.errors import InputError
 
 
 def add_parser(commands: Commands) -> None:
     """Add the command and its arguments."""
     score = commands.add_parser(
-        "evaluate", parents=[model_options("shr-fan-68")], help="score a model on annotated photos"
+        "evaluate",
+        parents=[model_options()],
+        help="score a model on annotated photos",
+        description="Score a model on a folder of annotated photos, or on a benchmark.",
     )
-    score.add_argument("folder", nargs="?", help="NAME.jpg with NAME.pts, or NAME.1.pts, NAME.2.pts, ...")
     score.add_argument(
-        "--benchmark", choices=tuple(BENCHMARKS), help="instead of a folder, by the protocol of the paper"
+        "folder", nargs="?", help="photos NAME.jpg with NAME.pts, or with NAME.1.pts, NAME.2.pts, ..."
+    )
+    score.add_argument(
+        "--benchmark", choices=tuple(BENCHMARKS), help="instead of a folder, by the protocol of its paper"
     )
     score.add_argument("--root", metavar="DIR", help="the official files of the benchmark")
-    score.add_argument("--boxes", choices=("truth", "detector"), default="truth")
+    score.add_argument(
+        "--boxes",
+        choices=("truth", "detector"),
+        default="truth",
+        help="face boxes from the true landmarks, or from the detector (default: %(default)s)",
+    )
     score.add_argument(
         "--normaliser",
         choices=("inter-ocular", "inter-pupil", "box", "diagonal"),
         help="of the errors in a folder (default: inter-ocular)",
     )
-    score.add_argument("--save", metavar="DIR", help="write summary.json, faces.csv and ced.png here")
+    score.add_argument(
+        "--save", metavar="DIR", type=path, help="write summary.json, faces.csv and ced.png here"
+    )
     score.set_defaults(run=_evaluate)
 
 
@@ -43,7 +55,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     if options.benchmark:
         return _evaluate_benchmark(options)
     if options.root:
-        raise InputError("--root: expected it with --benchmark alone")
+        raise InputError("--root: expected --benchmark beside it")
     _prepare_folder(options.save)
     evaluation = evaluate(
         make_aligner(options),
@@ -61,7 +73,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _evaluate_benchmark(options: argparse.Namespace) -> int:
     if not options.root or options.normaliser:
-        raise InputError("--benchmark: expected --root, and no --normaliser, which the protocol gives")
+        raise InputError("--benchmark: expected --root, and no --normaliser, as the protocol has its own")
     _prepare_folder(options.save)
     result = evaluate_benchmark(
         make_aligner(options),
@@ -78,7 +90,7 @@ def _evaluate_benchmark(options: argparse.Namespace) -> int:
 
 
 def _prepare_folder(save: str | None) -> None:
-    """Before the work, prove that its scores can be saved and plotted."""
+    """Raise before the evaluation if its scores could not be plotted and saved."""
     if save:
         import_extra("matplotlib", "plot", "plots")
         make_folder(Path(save))

@@ -1,25 +1,38 @@
-"""What the commands share: arguments, the aligner they describe, and files they must not overwrite."""
+"""What the commands share: arguments, the aligner they describe, checks of files, and messages on stderr."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from contextlib import suppress
+from typing import Any, Final, TypeAlias
 
 from face_landmarks.aligner import FaceAligner
 from face_landmarks.errors import InputError
 
 Commands: TypeAlias = "argparse._SubParsersAction[Any]"
 
+DEFAULT_MODEL: Final = "shr-fan-68"
+DEFAULT_VIDEO_MODEL: Final = "shr-fan-68-fast"
 
-def model_options(model: str) -> argparse.ArgumentParser:
+
+def model_options(model: str = DEFAULT_MODEL) -> argparse.ArgumentParser:
     """The arguments of the commands that find landmarks, with their default model."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--model", default=model, help="name or weights file (default: %(default)s)")
-    parser.add_argument("--device", help="cpu, cuda, ...; the best present if not given")
-    parser.add_argument("--flip", action="store_true", help="average with the mirror: slower, more accurate")
-    parser.add_argument("--refine", action="store_true", help="look twice, at a better crop the second time")
+    parser.add_argument(
+        "--device", help="cpu, cuda, cuda:1, ... (default: cuda if there is one and torch runs the network)"
+    )
+    parser.add_argument(
+        "--flip",
+        action="store_true",
+        help="average with the mirrored face: half the speed, a little more accurate",
+    )
+    parser.add_argument(
+        "--refine", action="store_true", help="run a second time on an upright crop made from the landmarks"
+    )
     parser.add_argument(
         "--detector",
         choices=("mtcnn", "yunet"),
@@ -56,21 +69,39 @@ def make_aligner(options: argparse.Namespace) -> FaceAligner:
 
 
 def positive(text: str) -> int:
-    """An argument that is a whole number above 0."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {number}")
-    return number
+    """The type of an argument that is a whole number above 0."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
+    return int(text)
+
+
+def path(text: str) -> str:
+    """The type of an argument that names a file or a folder to write."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path, got ''")
+    return text
+
+
+def count_faces(count: int) -> str:
+    """A number of faces in words, e.g. 1 face or 2 faces."""
+    return f"{count} face{'s' * (count != 1)}"
 
 
 def check_targets(sources: Sequence[str], *targets: str | None) -> None:
-    """Raise if a file that is read would be written over, or a file be written twice.
-
-    Raises:
-        InputError: one of these.
-    """
+    """Raise InputError if a file that is read would be overwritten, or a file be written twice."""
     places = [os.path.realpath(target) for target in targets if target]
     if len(set(places)) < len(places):
         raise InputError("expected files of different names to write to")
     if both := set(places) & {os.path.realpath(source) for source in sources}:
         raise InputError(f"expected another file to write to than {both.pop()}, which is read")
+
+
+def say(line: str) -> None:
+    """Print a line on stderr; nothing happens if nobody reads it any more."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
+def complain(error: str) -> None:
+    """Print an error on stderr."""
+    say(f"face-landmarks: error: {error}")

@@ -16,7 +16,7 @@ from face_landmarks._system.devices import choose_device
 from face_landmarks._system.files import make_folder
 from face_landmarks.benchmarks.metrics import Normaliser
 from face_landmarks.benchmarks.protocols import TRAINING_SETS, hold_out
-from face_landmarks.cli.options import Commands
+from face_landmarks.cli.options import Commands, path
 from face_landmarks.errors import InputError
 from face_landmarks.models.card import ModelCard
 from face_landmarks.models.weights import LandmarkModel, load_model, load_weights
@@ -37,7 +37,7 @@ from face_landmarks.training.settings import override
 
 _LOGGER = logging.getLogger(__name__)
 _DESCRIPTION = "Train a recipe on folders of photos, or on a benchmark's files."
-_PREFIX = "shr-fan-"  # of recipes; what follows is the name of the benchmark
+_PREFIX = "shr-fan-"  # of a benchmark's recipe; the rest is the benchmark's name
 
 
 class _CropRule(TypedDict):
@@ -52,31 +52,42 @@ def add_parser(commands: Commands) -> None:
     parser = commands.add_parser("train", help="train a model", description=_DESCRIPTION)
     parser.set_defaults(run=_train)
     add = parser.add_argument
-    add("--recipe", choices=sorted(RECIPES), default="shr-fan-68-fast")
+    add(
+        "--recipe",
+        choices=sorted(RECIPES),
+        default="shr-fan-68-fast",
+        help="network and settings (default: %(default)s)",
+    )
     add("--root", metavar="DIR", help="the official files of the recipe's benchmark, to train on")
     add(
         "--hold-out",
         type=int,
         default=20,
         metavar="N",
-        help="of a benchmark, validate on every Nth training photo and train on the others; 0: train and "
+        help="with --root, validate on every Nth training photo and train on the others; 0: train and "
         "validate on all (default: %(default)s)",
     )
-    add("--train", metavar="DIR", help="or photos with .pts files to train on")
-    add("--val", metavar="DIR", help="and photos with .pts files to validate on")
+    add("--train", metavar="DIR", help="without --root, photos with .pts files to train on")
+    add("--val", metavar="DIR", help="without --root, photos with .pts files to validate on")
     add(
         "--large-pose",
         metavar="DIR",
         nargs="+",
         default=[],
-        help="secondary photos with .pts files, drawn from alike",
+        help="more photos with .pts files; every face of these folders is drawn equally often",
     )
     add(
         "--unlabelled",
         metavar="DIR",
         help="face photos without landmarks, for the terms that compare views or follow a teacher",
     )
-    add("--out", required=True, metavar="DIR", help="the run's folder; an interrupted run continues there")
+    add(
+        "--out",
+        required=True,
+        metavar="DIR",
+        type=path,
+        help="the run's folder; an interrupted run continues there",
+    )
     add(
         "--init",
         metavar="MODEL",
@@ -90,9 +101,14 @@ def add_parser(commands: Commands) -> None:
         "--set teacher_weight=1 or --set teacher_coordinate_weight=1, say",
     )
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting, e.g. steps=100")
-    add("--device", help="cpu, cuda, cuda:1, ...; the best present if not given")
-    add("--precision", choices=("bfloat16", "float32"), default="bfloat16")
-    add("--no-compile", action="store_true", help="start at once, train at half the speed")
+    add("--device", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
+    add(
+        "--precision",
+        choices=("bfloat16", "float32"),
+        default="bfloat16",
+        help="type of the network's computations (default: %(default)s)",
+    )
+    add("--no-compile", action="store_true", help="do not compile: start at once, train at half the speed")
     add("--quiet", action="store_true", help="no progress bars")
 
 
@@ -126,7 +142,12 @@ def _run(options: argparse.Namespace) -> tuple[float, Normaliser]:
         precision=getattr(torch, options.precision),
         compile=compile,
     )
-    best = trainer.run(progress=not options.quiet)
+    try:
+        best = trainer.run(progress=not options.quiet)
+    except KeyboardInterrupt:
+        resumes = (Path(options.out) / "checkpoint.pt").exists()
+        hint = "run it again to go on from the last checkpoint" if resumes else "no checkpoint yet"
+        raise KeyboardInterrupt(f"{trainer.step} of {config.steps} steps done; {hint}") from None
     export_model(
         options.out,
         Path(options.out) / "model.safetensors",
@@ -143,11 +164,11 @@ def _run(options: argparse.Namespace) -> tuple[float, Normaliser]:
 
 
 def _folder_data(options: argparse.Namespace, config: TrainConfig) -> tuple[TrainingData, str]:
-    """The faces of the folders named, and what the main one is called."""
+    """The faces of the folders, and the name of the main one."""
     if not (options.train and options.val):
         raise InputError("expected --train and --val, or --root with the recipe of a benchmark")
     if options.large_pose and not config.large_pose_share:
-        raise InputError("--large-pose: expected --set large_pose_share=0.25, say; with 0 no batch has any")
+        raise InputError("--large-pose: expected --set large_pose_share=0.25 or so; at 0 no batch has any")
     progress = not options.quiet
 
     def faces(root: str) -> FaceSet:
@@ -163,7 +184,7 @@ def _folder_data(options: argparse.Namespace, config: TrainConfig) -> tuple[Trai
 
 
 def _benchmark_data(options: argparse.Namespace, config: TrainConfig) -> tuple[TrainingData, str]:
-    """The training faces of the recipe's benchmark, some of them set aside, and what they are called."""
+    """The training faces of the recipe's benchmark, some of them held out, and the benchmark's name."""
     known = {f"{_PREFIX}{name}": faces for name, faces in TRAINING_SETS.items()}
     if options.recipe not in known:
         raise InputError(
@@ -210,7 +231,7 @@ def _unlabelled(options: argparse.Namespace, config: TrainConfig) -> FaceSet | N
     if not options.unlabelled:
         return None
     if not config.unlabelled_share:
-        raise InputError("--unlabelled: expected --set unlabelled_share=0.3, say; with 0 no batch has any")
+        raise InputError("--unlabelled: expected --set unlabelled_share=0.3 or so; at 0 no batch has any")
     photos = find_photos(options.unlabelled)
     if not photos:
         raise InputError(f"--unlabelled: expected photos in {options.unlabelled}, got none")

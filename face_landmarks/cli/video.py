@@ -1,4 +1,4 @@
-"""`face-landmarks video`: the faces of a video or a camera, followed."""
+"""`face-landmarks video`: the faces of a video or a camera, tracked."""
 
 from __future__ import annotations
 
@@ -6,14 +6,25 @@ import argparse
 import json
 import sys
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
+from typing import TextIO
 
 from tqdm import tqdm
 
 from face_landmarks._system.files import make_folder, writing
-from face_landmarks.cli.options import Commands, check_targets, make_aligner, model_options, positive
+from face_landmarks.cli.options import (
+    DEFAULT_VIDEO_MODEL,
+    Commands,
+    check_targets,
+    count_faces,
+    make_aligner,
+    model_options,
+    path,
+    positive,
+    say,
+)
 from face_landmarks.output.drawing import draw_faces
 from face_landmarks.video.reading import Video
 from face_landmarks.video.tracker import FaceTracker
@@ -23,12 +34,18 @@ from face_landmarks.video.writing import VideoWriter
 def add_parser(commands: Commands) -> None:
     """Add the command and its arguments."""
     video = commands.add_parser(
-        "video", parents=[model_options("shr-fan-68-fast")], help="follow the faces of a video or a camera"
+        "video",
+        parents=[model_options(DEFAULT_VIDEO_MODEL)],
+        help="track the faces of a video or a camera",
+        description="Track the faces of a video or a camera. Ctrl-C ends it; what was written until then is "
+        "kept.",
     )
     video.add_argument("video", metavar="VIDEO", help="a file, a URL, or the number of a camera")
-    video.add_argument("--draw", metavar="FILE", help="draw the faces into this video, e.g. out.mp4")
     video.add_argument(
-        "--json", metavar="FILE", help="a line of JSON per frame; to stdout if nothing is drawn"
+        "--draw", metavar="FILE", type=path, help="draw the faces into this video, e.g. out.mp4"
+    )
+    video.add_argument(
+        "--json", metavar="FILE", type=path, help="a line of JSON per frame; to stdout if nothing is drawn"
     )
     video.add_argument("--frames", type=positive, metavar="N", help="stop after this many")
     video.add_argument(
@@ -36,18 +53,16 @@ def add_parser(commands: Commands) -> None:
         type=positive,
         default=30,
         metavar="N",
-        help="frames between looks of the face detector (default: %(default)s)",
+        help="frames between regular runs of the face detector (default: %(default)s)",
     )
-    video.add_argument("--raw", action="store_true", help="landmarks as measured, not steadied")
+    video.add_argument("--raw", action="store_true", help="landmarks as measured, not smoothed")
     video.set_defaults(run=_video)
-
-
-_WHOLE = 0.95  # of the frames a video's header announces; headers are off by some
 
 
 def _video(options: argparse.Namespace) -> int:
     check_targets([options.video], options.draw, options.json)
     video = Video(int(options.video) if options.video.isdecimal() else options.video)
+    writer = VideoWriter(options.draw, video.frame_rate) if options.draw else None
     tracker = FaceTracker(
         make_aligner(options),
         frame_rate=video.frame_rate,
@@ -56,29 +71,40 @@ def _video(options: argparse.Namespace) -> int:
     )
     total = min(filter(None, (video.frame_count, options.frames)), default=0)
     frames, identities, start = 0, set[int](), time.perf_counter()
+    stopped = False
     with ExitStack() as stack:
-        lines = None if options.draw else sys.stdout
-        if options.json:
-            path = Path(options.json)
-            make_folder(path.parent)
-            with writing(path):
-                lines = stack.enter_context(path.open("w", encoding="utf-8"))
-        writer = stack.enter_context(VideoWriter(options.draw, video.frame_rate)) if options.draw else None
+        lines = _lines(options, stack)
+        if writer:
+            stack.enter_context(writer)
         progress = stack.enter_context(
             tqdm(total=total or None, unit=" frames", disable=not sys.stderr.isatty())
         )
-        stack.enter_context(suppress(KeyboardInterrupt))  # how a camera is ended: the files are finished
-        for frame in islice(video, options.frames):
-            tracked = tracker.update(frame)
-            if lines:
-                row = {"frame": frames, "seconds": frames / video.frame_rate, **tracked.to_dict()}
-                print(json.dumps(row), file=lines)
-            if writer:
-                writer.write(draw_faces(frame, tracked.faces, labels=tracked.identities))
-            identities.update(tracked.identities.tolist())
-            frames += 1
-            progress.update()
+        try:
+            for frame in islice(video, options.frames):
+                tracked = tracker.update(frame)
+                if lines:
+                    row = {"frame": frames, "seconds": frames / video.frame_rate, **tracked.to_dict()}
+                    print(json.dumps(row), file=lines)
+                if writer:
+                    writer.write(draw_faces(frame, tracked.faces, labels=tracked.identities))
+                identities.update(tracked.identities.tolist())
+                frames += 1
+                progress.update()
+        except KeyboardInterrupt:  # the files are finished
+            stopped = True
     rate = frames / (time.perf_counter() - start)
-    count = f"{len(identities)} face{'s' * (len(identities) != 1)}"
-    print(f"{options.video}: {frames} frames, {count}, {rate:.1f} frames/s", file=sys.stderr)
-    return 1 if frames < _WHOLE * total else 0
+    say(f"{options.video}: {frames} frames, {count_faces(len(identities))}, {rate:.1f} frames/s")
+    if stopped and total:  # of a camera, Ctrl-C is the regular end
+        raise KeyboardInterrupt(f"{frames} of {total} frames done")
+    ended = not stopped and frames != options.frames
+    return 1 if ended and video.is_truncated(frames) else 0
+
+
+def _lines(options: argparse.Namespace, stack: ExitStack) -> TextIO | None:
+    """Where the lines of JSON go, if anywhere; the stack closes it."""
+    if options.json:
+        file = Path(options.json)
+        make_folder(file.parent)
+        with writing(file):
+            return stack.enter_context(file.open("w", encoding="utf-8"))
+    return None if options.draw else sys.stdout

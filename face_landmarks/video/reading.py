@@ -82,9 +82,9 @@ class Video:
     def _open(self) -> cv2.VideoCapture:
         if isinstance(self._source, str) and "://" not in self._source:
             path = Path(self._source)
-            if path.is_dir():
+            if self._source and path.is_dir():
                 raise ImageError(f"video: expected a file, got the folder {self._source!r}")
-            if not path.exists():
+            if not self._source or not path.exists():
                 raise ImageError(f"video: cannot open {self._source!r}: no such file")
         try:
             capture = cv2.VideoCapture(self._source)

@@ -93,14 +93,19 @@ class VideoWriter:
 
     def _open(self, width: int, height: int) -> cv2.VideoWriter:
         even = (width + width % 2, height + height % 2)
-        existed = self.path.exists()
         make_folder(self.path.parent)
+        new = not self.path.exists()
         with writing(self.path), self.path.open("ab"):  # the system gives its reason, OpenCV none
             pass
-        codec = cv2.VideoWriter.fourcc(*_CODECS[self.path.suffix.lower()])
-        writer = cv2.VideoWriter(str(self.path), codec, self.frame_rate, even)
-        if not writer.isOpened():
-            remove(*([] if existed else [self.path]))
+        opened = False
+        try:
+            codec = cv2.VideoWriter.fourcc(*_CODECS[self.path.suffix.lower()])
+            writer = cv2.VideoWriter(str(self.path), codec, self.frame_rate, even)
+            opened = writer.isOpened()
+        finally:
+            if new and not opened:
+                remove(self.path)
+        if not opened:
             raise InputError(
                 f"video: expected frames of a size that a {self.path.suffix} file can hold, got "
                 f"{width} x {height} pixels"

@@ -1,17 +1,25 @@
 """The face-landmarks command: what it prints, what it writes, how it exits."""
 
+import argparse
 import json
+import logging
+import os
+import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from face_landmarks import FaceAligner, __version__
+from face_landmarks import FaceAligner, __version__, cli
 from face_landmarks.cli import main
+from face_landmarks.errors import DetectorError
+from face_landmarks.models.registry import get_card
 from face_landmarks.pts import write_pts
+from face_landmarks.results import Faces
 
 ASTRONAUT = Path(__file__).parents[2] / "examples" / "data" / "astronaut.jpg"
 
@@ -55,8 +63,65 @@ def test_one_unreadable_photo_does_not_stop_the_others(tmp_path, capsys):
     broken.write_bytes(b"not a photo")
     assert run("align", broken, ASTRONAUT) == 1
     output = capsys.readouterr()
-    assert [r["image"] for r in json.loads(output.out)] == [str(ASTRONAUT)]
-    assert "broken.jpg" in output.err
+    first, second = json.loads(output.out)
+    assert first.keys() == {"image", "error"} and first["image"] == str(broken)
+    assert "broken.jpg" in first["error"] and f"face-landmarks: error: {first['error']}\n" in output.err
+    assert second["image"] == str(ASTRONAUT) and len(second["landmarks"]) == 1
+
+
+def test_json_has_a_line_for_each_photo(tmp_path, capsys):
+    words = ["align", ASTRONAUT, tmp_path / "none.jpg", ASTRONAUT, "--model", "shr-fan-68-fast"]
+    assert run(*words) == 1
+    printed = capsys.readouterr().out
+    assert run(*words, "--json", tmp_path / "out.json") == 1
+    assert (tmp_path / "out.json").read_text() == printed
+    lines = printed.splitlines()
+    assert len(lines) == 5 and (lines[0], lines[-1]) == ("[", "]")
+    rows = [json.loads(line.rstrip(",")) for line in lines[1:-1]]
+    assert rows == json.loads(printed)
+    assert len(Faces.from_dict({k: v for k, v in rows[2].items() if k != "image"})) == 1
+
+
+def test_without_a_readable_photo_the_json_holds_the_errors(tmp_path, capsys):
+    assert run("align", tmp_path / "a.jpg", tmp_path / "b.jpg") == 1
+    assert [set(row) for row in json.loads(capsys.readouterr().out)] == [{"image", "error"}] * 2
+
+
+class Stopping(FaceAligner):
+    """Raises at the second photo."""
+
+    error: BaseException = KeyboardInterrupt()
+    calls = 0
+
+    def align(self, *arguments):
+        self.calls += 1
+        if self.calls == 2:
+            raise self.error
+        return super().align(*arguments)
+
+
+@pytest.fixture
+def stopping(monkeypatch):
+    monkeypatch.setattr(cli.align, "make_aligner", lambda options: Stopping("shr-fan-68-fast"))
+    return Stopping
+
+
+@pytest.mark.parametrize("to_file", [False, True])
+def test_photos_that_were_done_when_ctrl_c_came_are_kept(to_file, tmp_path, capsys, stopping):
+    words = ["--json", tmp_path / "out.json"] if to_file else []
+    assert run("align", ASTRONAUT, ASTRONAUT, ASTRONAUT, *words) == 130
+    output = capsys.readouterr()
+    text = (tmp_path / "out.json").read_text() if to_file else output.out
+    assert [row["image"] for row in json.loads(text)] == [str(ASTRONAUT)]
+    assert output.err.splitlines()[-1] == "face-landmarks: stopped, 1 of 3 photos done"
+
+
+def test_photos_that_were_done_before_an_error_are_kept(capsys, stopping, monkeypatch):
+    monkeypatch.setattr(stopping, "error", DetectorError("detector: expected boxes, got None"))
+    assert run("align", ASTRONAUT, ASTRONAUT, ASTRONAUT) == 2
+    output = capsys.readouterr()
+    assert len(json.loads(output.out)) == 1
+    assert output.err.splitlines()[-1] == "face-landmarks: error: detector: expected boxes, got None"
 
 
 @pytest.mark.parametrize(
@@ -67,7 +132,38 @@ def test_one_unreadable_photo_does_not_stop_the_others(tmp_path, capsys):
         (["align", ASTRONAUT, ASTRONAUT, "--draw", "out.png"], "expected a folder"),
         (["align", ASTRONAUT, ASTRONAUT, "--draw", "folder"], "different names"),
         (["align", ASTRONAUT, "--json", "/dev/null/out.json"], "expected a place to write to"),
+        (["align", ASTRONAUT, "--json", "."], "expected a place to write to"),
+        (["align", ASTRONAUT, "--json", ""], "expected a path, got ''"),
+        (["align", ASTRONAUT, "--draw", ""], "expected a path, got ''"),
+        (["align", ".", "--out", ""], "expected a path, got ''"),
+        (["align", "."], "expected photos, got the folder '.'; --out PATH"),
+        (["align", ASTRONAUT, "--out", "out.jsonl"], "expected a folder of photos"),
+        (["align", "no/such/folder", "--out", "out.jsonl"], "expected a folder of photos"),
+        (["align", ".", ".", "--out", "out.jsonl"], "expected one folder"),
+        (["align", ".", "--out", "out.xlsx"], "expected .jsonl"),
         (["align", ASTRONAUT, "--device", "toaster"], "toaster"),
+        (["align"], "the following arguments are required: PHOTO"),
+        (["align", ASTRONAUT, "--backend", "tensorflow"], "argument --backend: invalid choice"),
+        (["align", ASTRONAUT, "--nonsense"], "unrecognized arguments: --nonsense"),
+        (["nonsense"], "invalid choice: 'nonsense'"),
+        ([], "the following arguments are required: command"),
+        (["models", "shr-fan-86"], "did you mean 'shr-fan-68'?"),
+        (["cache", "burn"], "invalid choice: 'burn'"),
+        (["export", "out.onnx", "--decode", "--flip"], "unrecognized arguments: --flip"),
+        (["export", "out.pth"], "onnx"),
+        (["export", "shr-fan-86", "out.onnx"], "shr-fan-86"),
+        (["evaluate", "."], "expected"),
+        (["evaluate", ".", "--save", ""], "expected a path, got ''"),
+        (["video", "."], "got the folder '.'"),
+        (["video", ""], "no such file"),
+        (["video", "99"], "OpenCV can read, got 99"),
+        (["video", "x.mp4", "--frames", "0"], "argument --frames: expected a whole number above 0, got '0'"),
+        (["video", "x.mp4", "--frames", "few"], "expected a whole number above 0, got 'few'"),
+        (["video", "x.mp4", "--detect-every", "2.5"], "expected a whole number above 0, got '2.5'"),
+        (["train"], "the following arguments are required: --out"),
+        (["train", "--train", ".", "--val", ".", "--out", ASTRONAUT], "expected a place to write to"),
+        (["train", "--train", ".", "--val", ".", "--out", ""], "expected a path, got ''"),
+        (["train", "--train", ".", "--val", ".", "--out", "run", "--set", "steps"], "steps"),
         (["align", ASTRONAUT, "--draw", "a.png", "--json", "a.png"], "different names"),
         (["evaluate", "no/such/folder"], "no/such/folder"),
         (["evaluate", ".", "--save", "/dev/null"], "/dev/null: expected a place to write to"),
@@ -76,9 +172,35 @@ def test_one_unreadable_photo_does_not_stop_the_others(tmp_path, capsys):
 )
 def test_what_cannot_be_done_exits_with_two_and_a_reason(words, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert run(*words) == 2
-    error = capsys.readouterr().err
-    assert message in error and "Traceback" not in error
+    try:
+        code = run(*words)
+    except SystemExit as end:  # of argparse
+        code = end.code
+    assert code == 2
+    (line, *more) = capsys.readouterr().err.splitlines()
+    assert line.startswith("face-landmarks: error: ") and message in line and not more
+
+
+def test_every_argument_has_a_help():
+    parsers = [cli._parser()]
+    for parser in parsers:
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                parsers += action.choices.values()
+                assert len(action._choices_actions) == len(action.choices) == 8
+            else:
+                assert action.help, (parser.prog, action.dest)
+    assert all(parser.description for parser in parsers)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [[], ["align"], ["video"], ["models"], ["evaluate"], ["export"], ["download"], ["cache"], ["train"]],
+)
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        run(*command, "--help")
+    assert end.value.code == 0 and capsys.readouterr().out.startswith("usage: face-landmarks")
 
 
 @pytest.mark.parametrize(
@@ -107,10 +229,90 @@ def test_a_reader_that_has_seen_enough_is_no_error():
         assert process.wait(60) == 0
 
 
-def test_a_command_is_needed():
-    with pytest.raises(SystemExit) as end:
-        run()
-    assert end.value.code == 2
+@pytest.fixture
+def closed_pipe():
+    """The writing end of a pipe that nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    file = open(writing, "w")  # noqa: SIM115
+    yield file
+    try:
+        file.close()
+    except BrokenPipeError:
+        pytest.fail("Python would report this at its end")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["align", "--help"], ["models"], ["models", "2dfan4"], ["cache"], ["align", ASTRONAUT]],
+)
+def test_no_command_minds_a_closed_pipe(words, closed_pipe, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", closed_pipe)
+    assert run(*words) == 0
+    assert "error" not in capsys.readouterr().err
+
+
+def test_nobody_listening_to_the_progress_does_not_stop_the_work(tmp_path, closed_pipe, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", closed_pipe)
+    words = ["align", ASTRONAUT, tmp_path / "none.jpg", "--json", tmp_path / "out.json"]
+    assert run(*words, "--model", "shr-fan-68-fast") == 1
+    assert len(json.loads((tmp_path / "out.json").read_text())) == 2
+    with open(os.devnull, "w") as nowhere:  # what is left is dropped
+        os.dup2(nowhere.fileno(), closed_pipe.fileno())
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_is_an_error_of_one_line(monkeypatch, capsys):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert run("models") == 2
+    assert capsys.readouterr().err == "face-landmarks: error: output: No space left on device\n"
+
+
+def test_output_that_the_shell_closed_is_dropped(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert run("models") == 0 and run("models", "shr-fan-86") == 2
+    sys.stdout.close()
+    sys.stderr.close()
+
+
+def test_log_lines_and_warnings_are_lines_of_the_command(monkeypatch, capsys):
+    def work(options):
+        logger = logging.getLogger("face_landmarks.somewhere")
+        logger.info("half done")
+        logger.warning("not the published protocol")
+        logger.debug("a detail")
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            warnings.warn("the file is cut off", UserWarning, stacklevel=1)
+        return 0
+
+    monkeypatch.setattr(cli.cache, "_cache", work)
+    before = logging.getLogger("face_landmarks").handlers[:]
+    for _ in range(2):  # the second call does not print twice
+        assert run("cache") == 0
+        assert capsys.readouterr().err.splitlines() == [
+            "half done",
+            "face-landmarks: warning: not the published protocol",
+            "face-landmarks: warning: the file is cut off",
+        ]
+    assert logging.getLogger("face_landmarks").handlers == before
+
+
+@pytest.mark.parametrize(
+    "words", [["video", "text.mp4"], ["video", "99"], ["align", ASTRONAUT, "--draw", "out.nonsense"]]
+)
+def test_opencv_and_ffmpeg_print_nothing_of_their_own(words, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OPENCV_FFMPEG_LOGLEVEL", raising=False)
+    monkeypatch.delenv("OPENCV_LOG_LEVEL", raising=False)
+    Path("text.mp4").write_text("not a video")
+    level = cv2.utils.logging.getLogLevel()
+    assert run(*words) == 2
+    assert cv2.utils.logging.getLogLevel() == level
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("face-landmarks: error: ")
 
 
 def test_the_version_is_the_packages(capsys):
@@ -119,14 +321,46 @@ def test_the_version_is_the_packages(capsys):
     assert __version__ in capsys.readouterr().out
 
 
-def test_models_are_listed_with_licence_and_scores(capsys):
+def test_models_are_a_table_of_five_columns_with_the_default_marked(capsys):
     assert run("models") == 0
+    table, _, notes = capsys.readouterr().out.partition("\n\n")
+    rows = [re.split(r" {2,}", line) for line in table.splitlines()]
+    assert rows[0] == ["model", "layout", "weights", "GMAC a face", "licence"]
+    assert all(len(row) == 5 for row in rows)
+    assert [row[0] for row in rows[1:]] == ["2dfan4", "shr-fan-68 *", "shr-fan-68-fast"]
+    assert rows[1][1:] == ["ibug-68", "95.6 MB, download", "25.24", "as published by its authors"]
+    assert rows[2][2].endswith(", embedded") and rows[2][4] == "research only, no commercial use"
+    assert notes.startswith("* default; shr-fan-68-fast is the default for videos\n")
+    for line in table.splitlines():
+        assert line.index(re.split(r" {2,}", line)[2]) == table.index("weights")
+
+
+def test_the_defaults_are_those_of_the_package():
+    assert FaceAligner(detector=None, device="cpu").card.name == cli.options.DEFAULT_MODEL
+    assert cli.video.FaceTracker().aligner.card.name == cli.options.DEFAULT_VIDEO_MODEL
+
+
+def test_a_model_is_shown_with_licence_provenance_and_scores(capsys):
+    assert run("models", "shr-fan-68-fast") == 0
     text = capsys.readouterr().out
-    assert "shr-fan-68-fast" in text and "2dfan4: download" in text and "research only" in text
-    assert "23.82 M parameters, 25.24 GMAC a face" in text
+    card = get_card("shr-fan-68-fast")
+    assert text.startswith("shr-fan-68-fast\n") and card.licence in text and card.training_data in text
+    assert "0.72 M parameters, 0.30 GMAC a face" in text
+    for command in card.command.split(" && "):
+        assert f"\n    {command}\n" in text
+    for benchmark, scores in card.scores.items():
+        assert f"\n  {benchmark}:\n" in text
+        assert all(f"\n    {name}: {value}\n" in text for name, value in scores.items())
+    assert "2dfan4" not in text
+
+
+def test_cards_are_printed_as_json(capsys):
     assert run("models", "--json") == 0
-    names = [card["name"] for card in json.loads(capsys.readouterr().out)]
-    assert names == sorted(names) and "shr-fan-68-fast" in names
+    cards = json.loads(capsys.readouterr().out)
+    assert [card["name"] for card in cards] == ["2dfan4", "shr-fan-68", "shr-fan-68-fast"]
+    assert cards[0]["parameters"] == 23_820_176 and cards[0]["multiply_adds"] == 25_235_292_160
+    assert run("models", "shr-fan-68", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == [cards[1]]
 
 
 def test_evaluating_its_own_answers_gives_no_error(tmp_path, astronaut, capsys):

@@ -1,13 +1,17 @@
 """The command `face-landmarks video`: what it prints, draws and writes, and how it ends."""
 
 import json
+import re
+import warnings
 
 import numpy as np
 import pytest
 from crossing import write_crossing
+from interrupted import interrupt
 
-from face_landmarks import Video
+from face_landmarks import FaceTracker, Video, cli
 from face_landmarks.cli import main
+from face_landmarks.video import TruncatedVideoWarning
 
 
 @pytest.fixture(scope="module")
@@ -36,3 +40,79 @@ def test_the_command_stops_where_it_is_told_and_prints(clip, capsys):
 def test_the_command_without_a_video_exits_with_two(tmp_path, capsys):
     assert main(["video", str(tmp_path / "missing.mp4")]) == 2
     assert "no such file" in capsys.readouterr().err
+
+
+def test_a_cut_off_video_exits_with_one_and_a_warning(tmp_path, capsys):
+    whole = write_crossing(tmp_path / "film.mkv", 24)
+    whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    lines = tmp_path / "out.jsonl"
+    with pytest.warns(TruncatedVideoWarning):
+        count = len(list(Video(whole)))
+    words = ["video", str(whole), "--json", str(lines), "--device", "cpu"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main(words) == 1
+    assert 5 < len(lines.read_text().splitlines()) == count < 20
+    assert "face-landmarks: warning: video: expected 24 frames" in capsys.readouterr().err
+    assert main([*words, "--frames", "3"]) == 0 and len(lines.read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("camera", [False, True])
+def test_ctrl_c_keeps_what_was_written(camera, clip, tmp_path, capsys, monkeypatch):
+    lines, drawn = tmp_path / "out.jsonl", tmp_path / "out.mp4"
+
+    class Stopped(FaceTracker):
+        frames = 0
+
+        def update(self, frame):
+            self.frames += 1
+            if self.frames == 3:
+                raise KeyboardInterrupt
+            return super().update(frame)
+
+    class Camera(Video):
+        def __init__(self, source):
+            super().__init__(source)
+            self.frame_count = 0
+
+    monkeypatch.setattr(cli.video, "FaceTracker", Stopped)
+    if camera:
+        monkeypatch.setattr(cli.video, "Video", Camera)
+    code = main(["video", str(clip), "--json", str(lines), "--draw", str(drawn), "--device", "cpu"])
+    *_, report, last = ["", *capsys.readouterr().err.splitlines()]
+    if camera:
+        assert code == 0 and "2 frames, 2 faces" in last
+    else:
+        assert code == 130 and "2 frames, 2 faces" in report
+        assert last == "face-landmarks: stopped, 2 of 4 frames done"
+    assert [json.loads(line)["frame"] for line in lines.read_text().splitlines()] == [0, 1]
+    assert len(list(Video(drawn))) == 2
+
+
+def test_a_signal_stops_a_video_in_one_line(tmp_path):
+    """A real signal to a real process."""
+    film, lines = write_crossing(tmp_path / "film.mp4", 30), tmp_path / "out.jsonl"
+    words = [
+        "video",
+        film,
+        "--json",
+        lines,
+        "--draw",
+        tmp_path / "out.mp4",
+        "--detect-every",
+        "1",
+        "--refine",
+    ]
+    code, error = interrupt(words, lambda: lines.exists() and lines.stat().st_size)
+    done = len(lines.read_text().splitlines())
+    assert code == 130 and done < 30
+    (count,) = re.findall(r"^face-landmarks: stopped, (\d+) of 30 frames done$", error, re.MULTILINE)
+    drawn = len(list(Video(tmp_path / "out.mp4")))
+    assert int(count) <= drawn <= done <= int(count) + 1  # the signal may come between the two files
+    assert "Traceback" not in error
+
+
+def test_a_drawing_of_another_type_is_refused_before_anything_is_written(clip, tmp_path, capsys):
+    words = ["video", str(clip), "--draw", str(tmp_path / "out.gif"), "--json", str(tmp_path / "out.jsonl")]
+    assert main(words) == 2
+    assert "file type" in capsys.readouterr().err and not list(tmp_path.iterdir())
