@@ -91,6 +91,7 @@ def align_folder(
         WriteError: `out` cannot be written, or another run is writing it.
         MissingDependencyError: .parquet without pyarrow.
         Exception: what the detector or the aligner raised, if it raised at each of the first eight photos.
+        KeyboardInterrupt: Ctrl-C; the message says how many photos are done.
     """
     folder, out = Path(folder), Path(out)
     if workers < 1:
@@ -108,16 +109,19 @@ def align_folder(
         done = resume(lines, folder, settings)
         append(lines, [])  # the file exists, even if there is no photo
         waiting = [photo for photo in photos if photo not in done]
-        with tqdm(
-            total=len(photos), initial=len(photos) - len(waiting), unit=" photos", disable=not progress
-        ) as bar:
-            decoded, any_done = _decode(folder, waiting, workers), bool(done)
-            while some := list(islice(decoded, _TOGETHER)):
-                rows = _align(aligner, some, any_done)
-                heads = ({"image": photo, "bytes": size_of(folder / photo)} for photo, _ in some)
-                append(lines, (head | settings | row for head, row in zip(heads, rows, strict=True)))
-                any_done = True
-                bar.update(len(some))
+        count = len(photos) - len(waiting)  # of photos that are done
+        try:
+            with tqdm(total=len(photos), initial=count, unit=" photos", disable=not progress) as bar:
+                decoded, any_done = _decode(folder, waiting, workers), bool(done)
+                while some := list(islice(decoded, _TOGETHER)):
+                    rows = _align(aligner, some, any_done)
+                    heads = ({"image": photo, "bytes": size_of(folder / photo)} for photo, _ in some)
+                    append(lines, (head | settings | row for head, row in zip(heads, rows, strict=True)))
+                    any_done = True
+                    count += len(some)
+                    bar.update(len(some))
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"{count} of {len(photos)} photos done; run it again to go on") from None
         report = _report(read_rows(lines), len(done))
         if lines != out:
             convert(lines, out, len(aligner.layout))

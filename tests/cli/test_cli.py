@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 import warnings
@@ -13,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from interrupted import interrupt
 
 from face_landmarks import FaceAligner, __version__, cli
 from face_landmarks.cli import main
@@ -141,6 +143,7 @@ def test_photos_that_were_done_before_an_error_are_kept(capsys, stopping, monkey
         (["align", "no/such/folder", "--out", "out.jsonl"], "expected a folder of photos"),
         (["align", ".", ".", "--out", "out.jsonl"], "expected one folder"),
         (["align", ".", "--out", "out.xlsx"], "expected .jsonl"),
+        (["align", ".", "--out", "taken"], "expected a place to write to"),
         (["align", ASTRONAUT, "--device", "toaster"], "toaster"),
         (["align"], "the following arguments are required: PHOTO"),
         (["align", ASTRONAUT, "--backend", "tensorflow"], "argument --backend: invalid choice"),
@@ -172,6 +175,7 @@ def test_photos_that_were_done_before_an_error_are_kept(capsys, stopping, monkey
 )
 def test_what_cannot_be_done_exits_with_two_and_a_reason(words, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    Path("taken").touch()
     try:
         code = run(*words)
     except SystemExit as end:  # of argparse
@@ -391,3 +395,18 @@ def test_training_is_handed_over(capsys, tmp_path):
     words = ["train", "--train", tmp_path / "none", "--val", tmp_path, "--out", tmp_path / "run", "--quiet"]
     assert run(*words) == 2
     assert "none" in capsys.readouterr().err
+
+
+def test_ctrl_c_stops_a_folder_in_one_line_and_the_next_run_goes_on(tmp_path):
+    """A real signal to a real process."""
+    photos, out = tmp_path / "photos", tmp_path / "out.jsonl"
+    photos.mkdir()
+    for number in range(40):
+        shutil.copy(ASTRONAUT, photos / f"{number:02}.jpg")
+    words = ["align", photos, "--out", out, "--model", "shr-fan-68-fast", "--device", "cpu"]
+    code, error = interrupt(words, lambda: out.exists() and out.stat().st_size)
+    done = len(out.read_text().splitlines())
+    assert 0 < done < 40
+    assert error == f"face-landmarks: stopped, {done} of 40 photos done; run it again to go on\n"
+    assert code == 130
+    assert run(*words) == 0 and len(out.read_text().splitlines()) == 40
