@@ -19,7 +19,7 @@ from interrupted import interrupt
 from face_landmarks import FaceAligner, __version__, cli
 from face_landmarks.cli import main
 from face_landmarks.errors import DetectorError
-from face_landmarks.models.registry import get_card
+from face_landmarks.models.registry import DETECTORS, get_card
 from face_landmarks.pts import write_pts
 from face_landmarks.results import Faces
 
@@ -331,7 +331,8 @@ def test_models_are_a_table_of_five_columns_with_the_default_marked(capsys):
     rows = [re.split(r" {2,}", line) for line in table.splitlines()]
     assert rows[0] == ["model", "layout", "weights", "GMAC a face", "licence"]
     assert all(len(row) == 5 for row in rows)
-    assert [row[0] for row in rows[1:]] == ["2dfan4", "shr-fan-68 *", "shr-fan-68-fast"]
+    assert [row[0] for row in rows[1:]] == ["2dfan4", "shr-fan-68 *", "shr-fan-68-fast", "yunet"]
+    assert rows[4][1:] == ["face detector", "0.2 MB, download", "-", "MIT"]
     assert rows[1][1:] == ["ibug-68", "95.6 MB, download", "25.24", "as published by its authors"]
     assert rows[2][2].endswith(", embedded") and rows[2][4] == "research only, no commercial use"
     assert notes.startswith("* default; shr-fan-68-fast is the default for videos\n")
@@ -356,6 +357,13 @@ def test_a_model_is_shown_with_licence_provenance_and_scores(capsys):
         assert f"\n  {benchmark}:\n" in text
         assert all(f"\n    {name}: {value}\n" in text for name, value in scores.items())
     assert "2dfan4" not in text
+
+
+def test_a_detector_is_shown_with_licence_and_provenance(capsys):
+    assert run("models", "yunet") == 0
+    text = capsys.readouterr().out
+    assert text.startswith("yunet\n") and "licence: MIT" in text
+    assert all(f"\n    {url}\n" in text for url in DETECTORS["yunet"].file.urls)
 
 
 def test_cards_are_printed_as_json(capsys):
