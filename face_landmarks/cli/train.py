@@ -51,6 +51,12 @@ def add_parser(commands: Commands) -> None:
     """Add the command and its arguments."""
     parser = commands.add_parser("train", help="train a model", description=_DESCRIPTION)
     parser.set_defaults(run=_train)
+    _add_data(parser)
+    _add_run(parser)
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say what is trained on."""
     add = parser.add_argument
     add(
         "--recipe",
@@ -81,6 +87,11 @@ def add_parser(commands: Commands) -> None:
         metavar="DIR",
         help="face photos without landmarks, for the terms that compare views or follow a teacher",
     )
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say from where, to where and how."""
+    add = parser.add_argument
     add(
         "--out",
         required=True,
