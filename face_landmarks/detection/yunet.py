@@ -48,7 +48,8 @@ class YuNet:
             the search. The time grows with its square, and faces smaller than about 10 pixels after
             shrinking are not found.
         rotations: whether the image is also searched turned by 90, 180 and 270 degrees: "never";
-            "fallback", if no face is found as it is; or "always", which takes four times as long.
+            "fallback", if no face is found as it is; or "always", which takes four times as long. Where
+            that gives nothing, the image turned by 45 degrees and quarters from there is searched, too.
         runtime: what runs the network: "opencv", any version that this package works with; or
             "onnxruntime", which is faster. Their answers are the same to 0.0001 pixels. By default
             "onnxruntime" if it is installed.

@@ -38,8 +38,8 @@ def test_what_is_found_in_any_position_is_given_in_the_images_own_frame(turn: in
     rows, columns = (image[..., 0] > 0).nonzero()
     y, x = np.unravel_index(image[..., 0].argmax(), image.shape[:2])
     edges, scores, points = search_turned(image, [bright_box], rotations)
-    np.testing.assert_array_equal(edges, [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]])
-    np.testing.assert_array_equal(points, np.full((1, 5, 2), (x + 0.5, y + 0.5)))
+    np.testing.assert_allclose(edges, [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]])
+    np.testing.assert_allclose(points, np.full((1, 5, 2), (x + 0.5, y + 0.5)))
     assert scores.tolist() == [np.float32(0.9)]
 
 
@@ -50,11 +50,11 @@ def test_the_image_is_searched_as_often_as_it_is_asked_for() -> None:
         calls.append(image.shape)
         return no_faces()
 
-    for rotations, count in (("never", 1), ("fallback", 4), ("always", 4)):
+    for rotations, count in (("never", 1), ("fallback", 8), ("always", 8)):
         calls.clear()
         found = search_turned(np.zeros((5, 7, 3), np.uint8), [search], rotations)  # type: ignore[arg-type]
         assert len(calls) == count and len(found[0]) == 0
-    assert calls == [(5, 7, 3), (7, 5, 3), (5, 7, 3), (7, 5, 3)]
+    assert calls == [(5, 7, 3), (7, 5, 3), (5, 7, 3), (7, 5, 3), *[(8, 8, 3)] * 4]
 
 
 def test_a_face_that_is_found_in_several_positions_is_given_once_where_its_score_is_best() -> None:
@@ -88,3 +88,22 @@ def test_mtcnn_finds_the_astronaut_in_any_position(turn: int) -> None:
 def test_unknown_rotations_are_refused() -> None:
     with pytest.raises(InputError, match="rotations: expected 'never', 'fallback' or 'always', got 'often'"):
         MTCNN(rotations="often")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("turn", [1, 3, 5, 7])
+def test_what_is_found_turned_by_an_eighth_has_its_points_where_they_are_and_a_square_box(turn: int) -> None:
+    image = np.zeros((60, 80, 3), np.uint8)
+    image[19:22, 49:52] = 255
+    sizes = []
+
+    def search(turned: np.ndarray) -> Found:
+        sizes.append(turned.shape)
+        if len(sizes) != 4 + (turn + 1) // 2:
+            return no_faces()
+        y, x = np.argwhere(turned[..., 0] > 100).mean(axis=0) + 0.5
+        edges = np.array([[x - 3, y - 5, x + 3, y + 5]])
+        return edges, np.ones(1, np.float32), np.full((1, 5, 2), (x, y))
+
+    edges, _, points = search_turned(image, [search], "always")
+    np.testing.assert_allclose(points, np.full((1, 5, 2), (50.5, 20.5)), atol=0.3)
+    np.testing.assert_allclose(edges, [[46.5, 16.5, 54.5, 24.5]], atol=0.3)
