@@ -158,7 +158,7 @@ def test_the_second_split_starts_from_a_model_of_large_poses(tmp_path, capsys):
         (["evaluate", "--benchmark", "wflw", "--root", "."], "expected a model of wflw-98, as WFLW has it"),
         (["evaluate", "--benchmark", "300w"], "expected --root"),
         (["evaluate", "--benchmark", "300w", "--root", ".", "--normaliser", "box"], "no --normaliser"),
-        (["evaluate", "photos", "--root", "."], "--root: expected it with --benchmark"),
+        (["evaluate", "photos", "--root", "."], "--root: expected --benchmark beside it"),
         (["evaluate", "photos", "--benchmark", "300w"], "expected a folder of photos, or --benchmark"),
         (["evaluate"], "expected a folder of photos, or --benchmark"),
     ],
