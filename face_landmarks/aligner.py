@@ -267,7 +267,7 @@ class FaceAligner:
         *,
         channels: ChannelOrder = "rgb",
     ) -> FaceHeatmaps:
-        """The heatmaps of every face of one photo, to look at them or to decode them in another way.
+        """The heatmaps of every face of one photo, to show them or to decode them in another way.
 
         Arguments and errors are those of `align`. The network runs once on each box as it is given or
         detected: nothing is mirrored, refined or searched.
@@ -291,14 +291,14 @@ class FaceAligner:
             The path.
 
         Raises:
-            InputError: another name, another backend than torch, or an aligner that flips: a file
-                looks at each crop once.
+            InputError: another name, another backend than torch, or an aligner that flips, as the
+                file's network runs once on each crop.
             MissingDependencyError: the extra `onnx` is not installed.
             ExportError: the network cannot be exported, or the file answers differently.
             WriteError: the file cannot be written.
         """
         if self.flip:
-            raise InputError("flip: expected False, as an exported network looks at a crop once; got True")
+            raise InputError("flip: expected False, as an exported network runs once on each crop; got True")
         if not isinstance(self.network, nn.Module):
             raise InputError(f"backend: expected 'torch' to export from, got {self.backend!r}")
         return export_onnx(path, self.network, self.card, self.heatmap_to_crop, decode=decode)
