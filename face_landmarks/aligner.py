@@ -14,7 +14,7 @@ from typing import Final, Literal, TypeAlias, TypeVar
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from face_landmarks._system.devices import choose_device
 from face_landmarks._system.forking import settle_threads
@@ -30,7 +30,10 @@ from face_landmarks.locating.search import locate_with_search
 from face_landmarks.models.weights import LandmarkModel, load_model
 from face_landmarks.results import FaceHeatmaps, Faces
 from face_landmarks.runtime.export import export_onnx
-from face_landmarks.runtime.runtimes import Backend, RuntimeNetwork, check_backend
+from face_landmarks.runtime.graph import GraphSizes
+from face_landmarks.runtime.runtimes import BACKENDS as BACKENDS
+from face_landmarks.runtime.runtimes import DEFAULT_BACKEND as DEFAULT_BACKEND
+from face_landmarks.runtime.runtimes import Backend, check_backend, make_runnable
 
 OnError: TypeAlias = Literal["raise", "warn"] | Callable[[int, Exception], object]
 
@@ -54,8 +57,8 @@ class FaceAligner:
             boxes will always be given.
         rotations: whether a detector given by name also searches photos turned by 90, 180 and 270 degrees:
             "never"; "fallback", if it finds no face otherwise; or "always", which takes four times as long.
-        device: where the network runs, e.g. "cpu" or "cuda:1"; CUDA if present by default, if torch
-            runs the network.
+        device: where the network runs, e.g. "cpu" or "cuda:1"; CUDA if present by default, if the
+            backend is "torch" or "auto".
         dtype: type the network computes in, float32 by default. Landmarks are always decoded
             in float32.
         batch_size: crops per network call; bounds memory, whatever the number of faces.
@@ -67,7 +70,8 @@ class FaceAligner:
             have no such face; one costs up to five more passes of the network.
         sha256: full hash of the weights, for a URL.
         backend: what runs the network: "torch"; or, on the CPU, "onnxruntime", which computes in
-            float32, or "openvino".
+            float32, or "openvino". "auto" is the fastest that is installed: on the CPU OpenVINO, then
+            ONNX Runtime, else torch. The attribute `backend` tells which one was chosen.
 
     Raises:
         UnknownModelError: no model of this name.
@@ -96,7 +100,7 @@ class FaceAligner:
         refine: bool = False,
         search: bool = True,
         sha256: str | None = None,
-        backend: Backend = "torch",
+        backend: Backend = DEFAULT_BACKEND,
     ) -> None:
         if not hasattr(batch_size, "__index__") or batch_size < 1:
             raise InputError(f"batch_size: expected a whole number, at least 1, got {batch_size!r}")
@@ -104,26 +108,23 @@ class FaceAligner:
         if dtype is not None and dtype not in _TYPES:
             expected = ", ".join(map(str, _TYPES))
             raise InputError(f"dtype: expected one of {expected}, got {dtype}")
-        self.device: torch.device = choose_device("cpu" if device is None and backend != "torch" else device)
+        if device is None and backend not in ("auto", "torch"):
+            device = "cpu"
+        self.device: torch.device = choose_device(device)
         self.dtype = dtype or torch.float32
         check_backend(backend, self.device, self.dtype)
-        self.backend = backend
         self.batch_size = operator.index(batch_size)
         self.refine = refine
         self.search = search
         self.rotations = rotations
         if not isinstance(model, LandmarkModel):
             model = load_model(model, sha256=sha256)
-        network = copy.deepcopy(model.network).eval().requires_grad_(False)  # the caller's stays as it is
-        self._locator = Locator(
-            network.to(self.device, self.dtype).to(memory_format=torch.channels_last)
-            if backend == "torch"
-            else RuntimeNetwork(network, backend, self.dtype),
-            model.card,
-            self.device,
-            self.dtype,
-            flip,
-        )
+        # The caller's network stays as it is. Its values are kept in float32, for exports.
+        self._float32 = copy.deepcopy(model.network).eval().requires_grad_(False).to("cpu", torch.float32)
+        sizes = GraphSizes.of(model.card.network)
+        network = make_runnable(self._float32, backend, self.device, self.dtype, sizes)
+        self.backend: Backend = network.backend
+        self._locator = Locator(network, model.card, self.device, flip)
         self.card = model.card
         self.layout = self._locator.layout
         self.crop_size = self._locator.crop_size
@@ -136,7 +137,7 @@ class FaceAligner:
         return f"FaceAligner({self.card.name!r}, device='{self.device}', dtype={self.dtype})"
 
     @property
-    def network(self) -> nn.Module | Callable[[Tensor], Tensor]:
+    def network(self) -> Callable[[Tensor], Tensor]:
         """Crops (B, 3, crop_size, crop_size) in [0, 1] -> heatmaps (B, K, H, W)."""
         return self._locator.network
 
@@ -279,8 +280,9 @@ class FaceAligner:
     def export(self, path: str | os.PathLike[str], *, decode: bool = False) -> Path:
         """Write the network as ONNX in float32, for any batch size; `docs/export.md` shows its use.
 
-        The file's metadata tells the crop rule, layout, lean and licence. Its answers are compared
-        with torch's on a real face, to 0.001 crop pixels, if ONNX Runtime is installed.
+        The file's metadata tells the crop rule, layout, lean and licence. It holds the weights as they
+        were loaded, whatever type and backend this aligner computes with. Its answers on a real face are
+        compared with torch's in float32, to 0.001 crop pixels, if ONNX Runtime is installed.
 
         Args:
             path: the file to write, whose name ends in .onnx.
@@ -291,17 +293,17 @@ class FaceAligner:
             The path.
 
         Raises:
-            InputError: another name, another backend than torch, or an aligner that flips, as the
-                file's network runs once on each crop.
+            InputError: another name, or an aligner with `flip` or `refine`: a file runs once on each crop.
             MissingDependencyError: the extra `onnx` is not installed.
-            ExportError: the network cannot be exported, or the file answers differently.
+            ExportError: a layer of the network cannot be written, or the file answers differently.
             WriteError: the file cannot be written.
         """
-        if self.flip:
-            raise InputError("flip: expected False, as an exported network runs once on each crop; got True")
-        if not isinstance(self.network, nn.Module):
-            raise InputError(f"backend: expected 'torch' to export from, got {self.backend!r}")
-        return export_onnx(path, self.network, self.card, self.heatmap_to_crop, decode=decode)
+        for name in ("flip", "refine"):
+            if getattr(self, name):
+                raise InputError(
+                    f"{name}: expected False, as an exported network runs once on each crop; got True"
+                )
+        return export_onnx(path, self._float32, self.card, self.heatmap_to_crop, decode=decode)
 
     def _find(
         self, image: ImageSource, boxes: ArrayLike | None, rolls: ArrayLike | None, channels: ChannelOrder

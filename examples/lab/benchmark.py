@@ -106,7 +106,7 @@ def stages(aligner: FaceAligner, batch: int, clock: Clock) -> dict[str, Times]:
 
     def crop() -> torch.Tensor:
         matrices = crop_matrices(torch.from_numpy(boxes), size, card.crop_scale, card.crop_shift)
-        return aligner._locator.place(warp(pixels, matrices, size, aligner.device))
+        return warp(pixels, matrices, size, aligner.device)
 
     crops = crop()
     heatmaps = aligner.network(crops)

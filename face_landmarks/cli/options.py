@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
-from face_landmarks.aligner import FaceAligner
+from face_landmarks.aligner import BACKENDS, DEFAULT_BACKEND, FaceAligner
 from face_landmarks.errors import InputError
 
 Commands: TypeAlias = "argparse._SubParsersAction[Any]"
@@ -48,9 +48,9 @@ def model_options(model: str = DEFAULT_MODEL) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--backend",
-        choices=("torch", "onnxruntime", "openvino"),
-        default="torch",
-        help="what runs the network (default: %(default)s)",
+        choices=BACKENDS,
+        default=DEFAULT_BACKEND,
+        help="what runs the network; auto: the fastest installed (default: %(default)s)",
     )
     return parser
 

@@ -10,9 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from face_landmarks._system.torch_state import own_types
 from face_landmarks.geometry import crop_matrices, mirror_matrix, resize_matrix, transform_points, warp
 from face_landmarks.heatmap import decode_heatmaps
 from face_landmarks.layouts import Layout, get_layout
@@ -64,18 +63,15 @@ class Locator:
     """A landmark network with its card: finds the landmarks in given boxes.
 
     Attributes:
-        network: crops (B, 3, S, S) in [0, 1] -> heatmaps (B, K, H, W). A torch module gets its crops
-            on the device and in the type below; any other callable, in float32 on the CPU.
+        network: crops (B, 3, S, S) in [0, 1], of any type and device -> heatmaps (B, K, H, W).
         card: the network's.
-        device: the network's.
-        dtype: the network's.
+        device: where the crops are sampled; the network's.
         flip: average with the mirror image.
     """
 
-    network: nn.Module | Callable[[Tensor], Tensor]
+    network: Callable[[Tensor], Tensor]
     card: ModelCard
     device: torch.device
-    dtype: torch.dtype
     flip: bool = False
 
     @cached_property
@@ -117,10 +113,9 @@ class Locator:
 
     def locate_in_crops(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """Landmarks in crop pixels (B, K, 2) and their scores (B, K) of a batch of crops."""
-        crops = self.place(crops)
-        points, scores = self.decode(self.heatmaps_of(crops))
+        points, scores = self.decode(self.network(crops))
         if self.flip:
-            mirrored, mirrored_scores = self.decode(self.heatmaps_of(crops.flip(-1)))
+            mirrored, mirrored_scores = self.decode(self.network(crops.flip(-1)))
             order = list(self.layout.mirror)
             unmirrored = transform_points(mirror_matrix(self.crop_size), mirrored[:, order])
             points, scores = (points + unmirrored) / 2, (scores + mirrored_scores[:, order]) / 2
@@ -144,7 +139,7 @@ class Locator:
         )  # (N, 3, 3)
         crops = warp(pixels, image_to_crop, self.crop_size)  # (N, 3, S, S)
         batches = torch.split(crops, batch_size)
-        heatmaps = torch.cat([self.heatmaps_of(self.place(b)).float().cpu() for b in batches])  # (N, K, H, W)
+        heatmaps = torch.cat([self.network(b).float().cpu() for b in batches])  # (N, K, H, W)
         points, _ = decode_heatmaps(heatmaps, window=self.card.window, temperature=self.card.temperature)
         return FaceHeatmaps(
             crops=(255 * crops).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy(),
@@ -153,17 +148,6 @@ class Locator:
             heatmap_to_crop=self.heatmap_to_crop.clone().numpy(),  # the caller's own
             heatmap_to_image=(image_to_crop.inverse() @ self.heatmap_to_crop).numpy(),
         )
-
-    def heatmaps_of(self, crops: Tensor) -> Tensor:
-        """Heatmaps (B, K, H, W) of placed crops, computed in the network's own type."""
-        with own_types(self.device):
-            return self.network(crops)
-
-    def place(self, crops: Tensor) -> Tensor:
-        """Crops (B, 3, S, S) on the device, and in the type and memory format, that the network takes."""
-        if not isinstance(self.network, nn.Module):
-            return crops
-        return crops.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
 
     def decode(self, heatmaps: Tensor) -> tuple[Tensor, Tensor]:
         """Landmarks in crop pixels (B, K, 2) and their scores (B, K), on the CPU."""

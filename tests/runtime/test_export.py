@@ -1,10 +1,14 @@
 """ONNX files: torch's answers for any batch, facts enough to use them alone, and clear refusals."""
 
+import copy
 import json
 import logging
+import pickle
 import re
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +24,10 @@ from face_landmarks.geometry import boxes_from_landmarks, crop_matrices, warp
 from face_landmarks.images import read_image
 from face_landmarks.layouts import IBUG_68
 from face_landmarks.models.card import ModelCard
-from face_landmarks.models.hourglass import HourglassConfig
+from face_landmarks.models.hourglass import HourglassConfig, StackedHourglass, fold_batch_norms
 from face_landmarks.runtime import export
 
 onnx = pytest.importorskip("onnx", reason="needs onnx: pip install 'shr-fan[onnx]'")
-pytest.importorskip("onnxscript", reason="needs onnxscript: pip install 'shr-fan[onnx]'")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install 'shr-fan[onnx]'")
 
 ROOT = Path(__file__).parents[2]
@@ -59,9 +62,9 @@ def shallow():
     return nn.Sequential(norm, nn.ReLU(), nn.Conv2d(3, 68, 4, stride=4))
 
 
-def small(network=None, **options):
+def small(network=None, card=None, **options):
     """An aligner with an offset and a shallow network, which is exported in no time."""
-    card = ModelCard(
+    standard = ModelCard(
         name="small",
         summary="a network for tests",
         licence="none",
@@ -78,12 +81,14 @@ def small(network=None, **options):
         command="none",
         scores={},
     )
-    model = LandmarkModel(card, network or shallow())
+    model = LandmarkModel(replace(standard, **(card or {})), network or shallow())
     return FaceAligner(model, detector=None, device="cpu", **options)
 
 
 def run(path, crops):
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return [torch.from_numpy(output) for output in session.run(None, {"crops": crops.numpy()})]
 
 
@@ -166,12 +171,77 @@ def test_the_offset_of_a_card_is_in_the_graph_and_in_the_matrix(tmp_path):
     assert json.loads(facts["heatmap_to_crop"]) == [[4, 0, 1.25], [0, 4, 2], [0, 0, 1]]
 
 
-def test_the_same_model_gives_the_same_bytes_and_stays_as_it_is(tmp_path):
-    aligner = small(dtype=torch.bfloat16)
-    first, second = (aligner.export(tmp_path / f"{n}.onnx").read_bytes() for n in (1, 2))
-    assert first == second
-    assert {p.dtype for p in aligner.network.parameters()} == {torch.bfloat16}
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["1.onnx", "2.onnx"]
+@pytest.mark.parametrize("decode", [False, True])
+@pytest.mark.parametrize(
+    "options", [{}, {"dtype": torch.bfloat16}, {"dtype": torch.float16}, {"backend": "onnxruntime"}], ids=str
+)
+def test_any_aligner_of_a_model_writes_the_same_bytes_and_stays_as_it_is(tmp_path, options, decode):
+    """Those of the float32 weights, which 16 bits do not hold."""
+    expected = small().export(tmp_path / "expected.onnx", decode=decode).read_bytes()
+    aligner = small(**options)
+    first, second = (aligner.export(tmp_path / f"{n}.onnx", decode=decode).read_bytes() for n in (1, 2))
+    assert first == second == expected
+    if "dtype" in options:
+        assert {p.dtype for p in aligner.network.parameters()} == {options["dtype"]}
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["1.onnx", "2.onnx", "expected.onnx"]
+
+
+def test_a_pickled_aligner_in_half_precision_still_exports_float32(tmp_path):
+    aligner = pickle.loads(pickle.dumps(small(dtype=torch.bfloat16)))
+    file = aligner.export(tmp_path / "half.onnx").read_bytes()
+    assert file == small().export(tmp_path / "whole.onnx").read_bytes()
+
+
+def test_the_file_holds_the_weights_of_the_model_and_is_compared_with_them(tmp_path, monkeypatch):
+    """Not with the rounded ones of the aligner, which would agree with a rounded file."""
+    network = shallow()
+    aligner = small(network, dtype=torch.bfloat16)
+    constants = onnx.load(aligner.export(tmp_path / "a.onnx")).graph.initializer
+    weight = next(constant for constant in constants if constant.name.endswith("2.weight"))
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(weight), network[2].weight.detach())
+
+    write = export.write_graph
+    monkeypatch.setattr(
+        export,
+        "write_graph",
+        lambda network, *rest, **facts: write(copy.deepcopy(network).bfloat16(), *rest, **facts),
+    )
+    with pytest.raises(ExportError, match="small: expected a file that agrees with torch to 0.001 crop pix"):
+        aligner.export(tmp_path / "b.onnx", decode=True)
+
+
+def test_an_embedded_model_is_exported_within_ten_seconds(tmp_path):
+    aligner = FaceAligner("shr-fan-68", device="cpu", detector=None)
+    start = time.process_time()
+    aligner.export(tmp_path / "landmarks.onnx", decode=True)
+    assert time.process_time() - start < 10
+
+
+def test_a_network_of_the_form_of_fan_is_exported(tmp_path):
+    """Four stacks, norms before their convolutions, and the card's crop."""
+    torch.manual_seed(0)
+    config = HourglassConfig(landmarks=68, stacks=4, features=32, depth=3, crop_size=32, heatmap_size=8)
+    network = StackedHourglass(config)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_var.uniform_(0.5, 2)
+    aligner = small(fold_batch_norms(network), card={"format": "fan", "network": config, "crop_shift": -0.12})
+    files = {decode: aligner.export(tmp_path / f"{decode}.onnx", decode=decode) for decode in (False, True)}
+    kinds = {node.op_type for node in onnx.load(files[True]).graph.node}
+    assert "BatchNormalization" in kinds
+    assert_the_files_agree(aligner, files, torch.rand(3, 3, 32, 32))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_an_export_is_the_same_under_autocast_and_another_default_type(tmp_path, dtype):
+    aligner = small()
+    expected = aligner.export(tmp_path / "a.onnx", decode=True).read_bytes()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            assert aligner.export(tmp_path / "b.onnx", decode=True).read_bytes() == expected
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_a_file_that_differs_from_torch_is_not_written(tmp_path, monkeypatch):
@@ -192,9 +262,8 @@ def test_without_onnxruntime_the_file_is_written_with_a_warning(tmp_path, monkey
     onnx.checker.check_model(path)
 
 
-@pytest.mark.parametrize("package", ["onnx", "onnxscript"])
-def test_a_missing_package_is_named_with_the_extra_that_brings_it(package, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, package, None)
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(MissingDependencyError, match=r'pip install "shr-fan\[onnx\]"'):
         small().export(tmp_path / "a.onnx")
 
@@ -210,12 +279,17 @@ class Moody(nn.Module):
 def test_what_cannot_be_exported_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"path: expected a name that ends in \.onnx, got 'a\.pt'"):
         small().export(tmp_path / "a.pt")
-    with pytest.raises(InputError, match="flip: expected False"):
-        small(flip=True).export(tmp_path / "a.onnx")
+    for name in ("flip", "refine"):
+        with pytest.raises(InputError, match=f"{name}: expected False, as an exported network runs once"):
+            small(**{name: True}).export(tmp_path / "a.onnx")
     with pytest.raises(WriteError, match="expected a place to write to, got No such file"):
         small().export(tmp_path / "nowhere" / "a.onnx")
-    with pytest.raises(ExportError, match="small: expected"):
+    with pytest.raises(ExportError, match="small: expected a network that is a fixed graph of convolutions"):
         small(Moody()).export(tmp_path / "a.onnx")
+    with pytest.raises(ExportError, match=r"small: expected a network of .*, got Tanh\(\)"):
+        small(nn.Sequential(nn.Conv2d(3, 68, 4, stride=4), nn.Tanh())).export(tmp_path / "a.onnx")
+    with pytest.raises(ExportError, match=r"small: .*68"):  # landmarks, on its card
+        small(nn.Conv2d(3, 67, 4, stride=4)).export(tmp_path / "a.onnx")
     assert list(tmp_path.iterdir()) == []
 
 

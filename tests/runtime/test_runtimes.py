@@ -14,17 +14,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_networks import random_network
 from torch import nn
 
 from face_landmarks import FaceAligner, LandmarkModel, load_model, read_image
-from face_landmarks.errors import ExportError, InputError, MissingDependencyError
-from face_landmarks.models.hourglass import HourglassConfig, StackedHourglass
-from face_landmarks.runtime.runtimes import RuntimeNetwork, check_backend, write_graph
+from face_landmarks.cli import main
+from face_landmarks.errors import InputError, MissingDependencyError
+from face_landmarks.runtime import runtimes
+from face_landmarks.runtime.graph import GraphSizes
+from face_landmarks.runtime.runtimes import RuntimeNetwork, TorchNetwork, check_backend, make_runnable
 
 PHOTO = Path(__file__).parents[2] / "examples" / "data" / "astronaut.jpg"
 BOXES = [[178, 59, 267, 175], [170, 50, 280, 190], [190, 70, 260, 170]]
 MODEL = "shr-fan-68-fast"
 RUNTIMES = ["onnxruntime", "openvino"]
+BACKENDS = ["torch", *RUNTIMES]
 
 
 @pytest.fixture(params=RUNTIMES)
@@ -39,36 +43,63 @@ def crops():
     return torch.rand(3, 3, 128, 128, generator=torch.Generator().manual_seed(0))
 
 
-def random_network(norm, stacks=2, stem_pool="average"):
-    torch.manual_seed(0)
-    shape = {"landmarks": 5, "features": 32, "depth": 2, "crop_size": 64, "heatmap_size": 16}
-    network = StackedHourglass(HourglassConfig(stacks=stacks, norm=norm, stem_pool=stem_pool, **shape))
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(std=0.1)
-            module.running_var.uniform_(0.5, 2)
-    return network.eval()
+@pytest.fixture
+def plain_torch_afterwards():
+    yield
+    torch.set_default_dtype(torch.float32)
+    torch.set_default_device(None)
 
 
-@pytest.mark.parametrize("stem_pool", ["average", "blur"])
 @pytest.mark.parametrize("norm", ["before", "after"])
-def test_all_forms_of_the_network_give_the_heatmaps_of_torch(runtime, norm, stem_pool):
-    network = random_network(norm, stem_pool=stem_pool)
+def test_a_runtime_gives_the_heatmaps_of_torch_for_any_number_of_crops(runtime, norm):
+    network = random_network(norm, "blur")
     crops = torch.rand(3, 3, 64, 64)
     with torch.inference_mode():
         expected = network(crops)
-    compiled = RuntimeNetwork(network, runtime)
-    for batch in (1, 3, 2):  # any number of crops
-        torch.testing.assert_close(compiled(crops[:batch]), expected[:batch], atol=1e-5, rtol=1e-4)
+    for sizes in (None, GraphSizes(64, 5, 16)):
+        compiled = RuntimeNetwork(network, runtime, sizes=sizes)
+        for batch in (1, 3, 2):
+            torch.testing.assert_close(compiled(crops[:batch]), expected[:batch], atol=1e-5, rtol=1e-4)
 
 
-def test_pooling_called_as_a_function_is_the_layer(runtime):
-    class Pooling(nn.Module):
-        def forward(self, crops):
-            return nn.functional.avg_pool2d(nn.functional.avg_pool2d(crops, 2), 3, stride=1, padding=1)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_networks_take_crops_of_any_type_and_order_and_answer_in_float32(backend):
+    pytest.importorskip("onnx" if backend == "torch" else backend)
+    network = make_runnable(random_network("after"), backend, torch.device("cpu"), torch.float32)
+    crops = torch.rand(2, 3, 64, 64).half()
+    expected = network(crops.float())
+    assert expected.dtype == torch.float32
+    for same in (
+        crops,
+        crops.double(),
+        crops.float().to(memory_format=torch.channels_last),
+        crops.float().requires_grad_(),
+    ):
+        torch.testing.assert_close(network(same), expected, atol=1e-6, rtol=1e-5)
 
-    crops = torch.rand(2, 3, 32, 32)
-    torch.testing.assert_close(RuntimeNetwork(Pooling(), runtime)(crops), Pooling()(crops))
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_defaults_of_torch_do_not_reach_a_network(backend, dtype, plain_torch_afterwards):
+    pytest.importorskip("onnx" if backend == "torch" else backend)
+    network, cpu = random_network("before"), torch.device("cpu")
+    crops = torch.rand(2, 3, 64, 64)
+    before = make_runnable(copy.deepcopy(network), backend, cpu, torch.float32)
+    expected = before(crops)
+    torch.set_default_dtype(dtype)
+    torch.set_default_device("meta")
+    with torch.autocast("cpu", torch.bfloat16):
+        made_now = make_runnable(network, backend, cpu, torch.float32)
+        for found in (before(crops), made_now(crops)):
+            assert (found.dtype, found.device) == (torch.float32, cpu)
+            torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_a_torch_network_is_a_module_that_torch_can_compile():
+    aligner = FaceAligner(MODEL, detector=None, device="cpu")
+    expected = aligner.get_landmarks(PHOTO, BOXES)
+    aligner.network.compile(backend="eager")  # docs/speed.md names a faster one
+    np.testing.assert_allclose(aligner.get_landmarks(PHOTO, BOXES), expected, atol=1e-4)
 
 
 def test_landmarks_and_scores_are_those_of_torch(runtime):
@@ -160,33 +191,10 @@ def test_threads_of_a_forked_process_wait_for_one_compilation(runtime, monkeypat
         torch.testing.assert_close(answer, expected)
 
 
-def test_the_graph_is_a_valid_onnx_file():
-    onnx = pytest.importorskip("onnx")
-    model = onnx.load_from_string(write_graph(random_network("before")))
-    onnx.checker.check_model(model, full_check=True)
-
-
-@pytest.mark.parametrize(
-    "layer",
-    [
-        nn.Tanh(),
-        nn.AvgPool2d((2, 1)),
-        nn.AvgPool2d(2, ceil_mode=True),
-        nn.AvgPool2d(2, divisor_override=3),
-        nn.Conv2d(3, 5, 3, padding="same"),
-        nn.Conv2d(3, 5, 3, padding_mode="reflect", padding=1),
-    ],
-)
-def test_layers_it_does_not_know_are_named(layer):
-    pytest.importorskip("onnx")
-    with pytest.raises(ExportError, match=f"expected a network of .*got {type(layer).__name__}"):
-        write_graph(nn.Sequential(layer))
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backend": "tensorflow"}, "expected 'torch', 'onnxruntime' or 'openvino', got 'tensorflow'"),
+        ({"backend": "tensorflow"}, "expected 'auto', 'torch', 'onnxruntime' or 'openvino', got"),
         (
             {"backend": "onnxruntime", "dtype": torch.bfloat16},
             "dtype: expected torch.float32 for backend 'onn",
@@ -215,13 +223,163 @@ def test_a_backend_that_is_not_installed_names_its_extra(backend, extra, monkeyp
         FaceAligner(MODEL, detector=None, backend=backend)
 
 
-def test_the_caller_keeps_his_network_and_only_torch_exports(tmp_path):
+def test_the_caller_keeps_his_network():
     pytest.importorskip("onnxruntime")
     model = load_model(MODEL)
     before = copy.deepcopy(model.network.state_dict())
-    aligner = FaceAligner(LandmarkModel(model.card, model.network), detector=None, backend="onnxruntime")
-    aligner.align(read_image(PHOTO), BOXES)
-    for name, value in model.network.state_dict().items():
-        assert torch.equal(value, before[name]), name
-    with pytest.raises(InputError, match="backend: expected 'torch' to export from, got 'onnxruntime'"):
-        aligner.export(tmp_path / "landmarks.onnx")
+    for options in ({"backend": "onnxruntime"}, {}, {"dtype": torch.bfloat16}):
+        aligner = FaceAligner(
+            LandmarkModel(model.card, model.network), detector=None, device="cpu", **options
+        )
+        aligner.align(read_image(PHOTO), BOXES)
+        for name, value in model.network.state_dict().items():
+            assert torch.equal(value, before[name]) and value.is_contiguous(), name
+
+
+@pytest.fixture
+def threads_given(monkeypatch):
+    """The threads that each compilation is given, in order."""
+    given = []
+    for name in ("_compile_onnxruntime", "_compile_openvino"):
+        compile_ = getattr(runtimes, name)
+        monkeypatch.setattr(
+            runtimes, name, lambda *rest, compile_=compile_: given.append(rest[-1]) or compile_(*rest)
+        )
+    return given
+
+
+def test_a_runtime_computes_on_as_many_threads_as_torch_unless_told(runtime, threads_given):
+    network = random_network("after")
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        RuntimeNetwork(network, runtime)
+        torch.set_num_threads(2)
+        RuntimeNetwork(network, runtime)
+        told = RuntimeNetwork(network, runtime, threads=3)
+        pickle.loads(pickle.dumps(told))
+    finally:
+        torch.set_num_threads(threads)
+    assert threads_given == [1, 2, 3, 3]
+
+
+def test_onnxruntime_is_given_its_threads_and_does_not_spin(monkeypatch):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    sessions = []
+    session = onnxruntime.InferenceSession
+    monkeypatch.setattr(
+        onnxruntime,
+        "InferenceSession",
+        lambda graph, options, **rest: sessions.append(options) or session(graph, options, **rest),
+    )
+    RuntimeNetwork(random_network("after"), "onnxruntime", threads=2)
+    assert sessions[0].intra_op_num_threads == 2
+    assert sessions[0].get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+CPU = torch.device("cpu")
+
+
+class FakeRuntime:
+    """Stands in for an installed runtime."""
+
+    def __init__(self, version):
+        self.__version__ = version
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Pretend that these are the installed runtimes, by name and version; every graph compiles."""
+
+    def pretend(**versions):
+        for name in ("onnx", *RUNTIMES):
+            version = versions.get(name)
+            monkeypatch.setitem(sys.modules, name, FakeRuntime(version) if version else None)
+
+    monkeypatch.setattr(runtimes, "write_graph", lambda network, sizes: b"")
+    for name in RUNTIMES:
+        monkeypatch.setattr(runtimes, f"_compile_{name}", lambda *rest: lambda crops: crops)
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("versions", "dtype", "device", "expected"),
+    [
+        (
+            {"onnx": "1.17.0", "onnxruntime": "1.17.0", "openvino": "2024.4.0-1-x"},
+            "float32",
+            "cpu",
+            "openvino",
+        ),
+        ({"onnx": "1.17.0", "onnxruntime": "1.17.0"}, "float32", "cpu", "onnxruntime"),
+        ({"onnx": "1.20.1", "openvino": "2026.1.0"}, "float32", "cpu", "openvino"),
+        ({"onnx": "1.20.1"}, "float32", "cpu", "torch"),
+        ({"onnxruntime": "1.20.0", "openvino": "2026.1.0"}, "float32", "cpu", "torch"),
+        ({"onnx": "1.16.9", "onnxruntime": "1.20.0"}, "float32", "cpu", "torch"),
+        ({"onnx": "1.17.0", "onnxruntime": "1.9.0"}, "float32", "cpu", "torch"),
+        (
+            {"onnx": "1.17.0", "onnxruntime": "1.20.0", "openvino": "2024.3.0"},
+            "float32",
+            "cpu",
+            "onnxruntime",
+        ),
+        ({"onnx": "2.0.0", "onnxruntime": "2.0", "openvino": "2030.0"}, "float32", "cpu", "openvino"),
+        ({"onnx": "1.17.0", "onnxruntime": "unknown"}, "float32", "cpu", "torch"),
+        ({"onnx": "1.17.0", "onnxruntime": "1.20.0", "openvino": "2025.0.0"}, "bfloat16", "cpu", "openvino"),
+        ({"onnx": "1.17.0", "onnxruntime": "1.20.0"}, "bfloat16", "cpu", "torch"),
+        ({"onnx": "1.17.0", "onnxruntime": "1.20.0", "openvino": "2025.0.0"}, "float64", "cpu", "torch"),
+        ({"onnx": "1.17.0", "onnxruntime": "1.20.0", "openvino": "2025.0.0"}, "float32", "meta", "torch"),
+    ],
+)
+def test_auto_is_the_first_runtime_that_is_installed_and_can_do_it(
+    installed, versions, dtype, device, expected
+):
+    installed(**versions)
+    for _ in range(2):  # always the same
+        network = make_runnable(nn.ReLU(), "auto", torch.device(device), getattr(torch, dtype))
+        assert network.backend == expected
+
+
+def test_auto_is_torch_where_a_runtime_cannot_run_the_network(installed, monkeypatch, caplog):
+    installed(onnx="1.17.0", onnxruntime="1.17.0", openvino="2025.0.0")
+
+    def fails(*_):
+        raise RuntimeError("this processor has no vectors")
+
+    monkeypatch.setattr(runtimes, "_compile_openvino", fails)
+    assert make_runnable(nn.ReLU(), "auto", CPU, torch.float32).backend == "onnxruntime"
+    monkeypatch.setattr(runtimes, "write_graph", fails)
+    network = make_runnable(nn.Tanh(), "auto", CPU, torch.float32)
+    assert isinstance(network, TorchNetwork) and network.backend == "torch"
+    assert "backend 'auto': not openvino: this processor has no vectors" in caplog.messages
+
+
+@pytest.mark.parametrize("model", ["shr-fan-68", "shr-fan-68-fast"])
+def test_auto_gives_the_landmarks_of_torch_to_a_hundredth_of_a_pixel_and_tells_what_it_chose(model):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    aligner = FaceAligner(model, detector=None, device="cpu", backend="auto")
+    assert aligner.backend in RUNTIMES and aligner.network.backend == aligner.backend
+    expected = FaceAligner(model, detector=None, device="cpu").align(PHOTO, BOXES)
+    found = aligner.align(PHOTO, BOXES)
+    assert np.abs(found.landmarks - expected.landmarks).max() < 0.01
+    np.testing.assert_allclose(found.landmark_scores, expected.landmark_scores, atol=1e-4)
+
+
+def test_auto_without_a_runtime_is_torch(monkeypatch):
+    for name in RUNTIMES:
+        monkeypatch.setitem(sys.modules, name, None)
+    aligner = FaceAligner(MODEL, detector=None, device="cpu", backend="auto")
+    assert aligner.backend == "torch" and isinstance(aligner.network, TorchNetwork)
+
+
+def test_the_command_takes_auto(monkeypatch, capsys):
+    chosen = []
+    align = FaceAligner.align
+    monkeypatch.setattr(
+        FaceAligner, "align", lambda self, photo: chosen.append(self.backend) or align(self, photo, BOXES)
+    )
+    for name in RUNTIMES:
+        monkeypatch.setitem(sys.modules, name, None)
+    assert main(["align", str(PHOTO), "--backend", "auto", "--device", "cpu", "--model", MODEL]) == 0
+    assert chosen == ["torch"] and '"landmarks"' in capsys.readouterr().out

@@ -1,0 +1,334 @@
+"""A landmark network as an ONNX graph: the one place that decides how it is written.
+
+Other runtimes compile the graph in memory, and `FaceAligner.export` writes it to a file, there with the
+decoder if asked for. Every axis but the batch may be fixed; the batch is always free.
+
+    crops     (B, 3, S, S) float32
+    heatmaps  (B, K, H, W) float32, or with a decoder
+    landmarks (B, K, 2) float32, x y in crop pixels, and scores (B, K) float32
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from face_landmarks import __version__
+from face_landmarks._system.extras import import_extra
+from face_landmarks.errors import ExportError
+from face_landmarks.models.hourglass import HourglassConfig
+
+_Array: TypeAlias = NDArray[np.float32] | NDArray[np.int64]
+_Operator: TypeAlias = tuple[str, dict[str, Any], dict[str, "Tensor | _Array | None"]]
+
+_OPSET: Final = 18
+_IR: Final = 9  # of the file format: the newest that the oldest runtimes supported read
+_LAYERS: Final = (
+    "convolutions, batch norms, ReLU, average pooling, concatenation, sums and enlargement by whole factors"
+)
+
+
+class GraphSizes(NamedTuple):
+    """The fixed sizes of a network's input and output.
+
+    Attributes:
+        crop: S, side of a crop in pixels.
+        landmarks: K.
+        heatmap: H = W, side of a heatmap in cells.
+    """
+
+    crop: int
+    landmarks: int
+    heatmap: int
+
+    @classmethod
+    def of(cls, config: HourglassConfig) -> GraphSizes:
+        """The sizes of a network of this shape."""
+        return cls(config.crop_size, config.landmarks, config.heatmap_size)
+
+
+class GraphDecoder(NamedTuple):
+    """The local soft-argmax of `decode_heatmaps`, and the way from cells to crop pixels.
+
+    Attributes:
+        window: odd side of the neighbourhood of the largest cell, in cells.
+        temperature: of the softmax.
+        heatmap_to_crop: (3, 3), a scale and a shift.
+    """
+
+    window: int
+    temperature: float
+    heatmap_to_crop: Tensor
+
+
+def write_graph(
+    network: nn.Module,
+    sizes: GraphSizes | None = None,
+    decoder: GraphDecoder | None = None,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    description: str = "",
+) -> bytes:
+    """A network as an ONNX file in float32; the same network gives the same bytes.
+
+    Args:
+        network: crops (B, 3, S, S) -> heatmaps (B, K, H, W), in evaluation mode; made of convolutions, batch
+            norms, ReLU, average pooling, concatenation, sums and enlargement by whole factors.
+        sizes: of crops and heatmaps; if not given, the graph takes crops of any size.
+        decoder: what to add to the graph, so that landmarks and scores come out; needs the sizes.
+        metadata: goes into the file as it is.
+        description: of the file, in words.
+
+    Raises:
+        MissingDependencyError: onnx is not installed.
+        ExportError: the network holds another kind of layer, or is no fixed graph of layers.
+    """
+    onnx = import_extra("onnx", "onnx", "ONNX graphs")
+    graph = _Graph(onnx)
+    crops, heatmaps = _add_network(graph, network)
+    side = ("height", "width") if sizes is None else (sizes.crop, sizes.crop)
+    inputs = {crops: ("batch", 3, *side)}
+    outputs: dict[str, Sequence[str | int | None]]
+    if decoder is None:
+        answer = (None,) * 3 if sizes is None else (sizes.landmarks, sizes.heatmap, sizes.heatmap)
+        outputs = {graph.add("Identity", [heatmaps], "heatmaps"): ("batch", *answer)}
+    else:
+        assert sizes is not None, "a decoder needs the sizes of the heatmaps"
+        landmarks, scores = _add_decoder(graph, heatmaps, sizes, decoder)
+        outputs = {landmarks: ("batch", sizes.landmarks, 2), scores: ("batch", sizes.landmarks)}
+    return graph.serialize(inputs, outputs, metadata or {}, description)
+
+
+class _Graph:
+    """The nodes and constants of an ONNX graph under construction."""
+
+    def __init__(self, onnx: Any) -> None:
+        self._onnx = onnx
+        self._nodes: list[Any] = []
+        self._constants: list[Any] = []
+
+    def add(self, kind: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
+        """Append a node of one output; its name."""
+        self._nodes.append(self._onnx.helper.make_node(kind, inputs, [name], name, **attributes))
+        return name
+
+    def constant(self, name: str, values: Tensor | _Array) -> str:
+        """Store a constant; its name. Tensors become float32."""
+        if isinstance(values, Tensor):
+            values = values.detach().to("cpu", torch.float32).numpy()
+        self._constants.append(self._onnx.numpy_helper.from_array(values, name))
+        return name
+
+    def serialize(
+        self,
+        inputs: Mapping[str, Sequence[str | int | None]],
+        outputs: Mapping[str, Sequence[str | int | None]],
+        metadata: Mapping[str, str],
+        description: str,
+    ) -> bytes:
+        """The file, given the shapes of the graph's inputs and outputs by name, all float32."""
+        helper, float32 = self._onnx.helper, self._onnx.TensorProto.FLOAT
+        values = [
+            [helper.make_tensor_value_info(name, float32, shape) for name, shape in part.items()]
+            for part in (inputs, outputs)
+        ]
+        graph = helper.make_graph(self._nodes, "landmarks", *values, self._constants)
+        model = helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", _OPSET)],
+            ir_version=_IR,
+            producer_name="face_landmarks",
+            producer_version=__version__,
+            doc_string=description,
+        )
+        helper.set_model_props(model, metadata)
+        return bytes(model.SerializeToString())
+
+
+# --- The network ------------------------------------------------------------------------------
+
+
+def _add_network(graph: _Graph, network: nn.Module) -> tuple[str, str]:
+    """Append a network's layers; the names of its input, "crops", and of its heatmaps."""
+    try:
+        traced = fx.symbolic_trace(nn.Sequential(network))  # so that a single layer is one, too
+    except Exception as error:  # whatever a network's own code raises when it is given no numbers
+        raise ExportError(f"expected a network that is a fixed graph of {_LAYERS}, got: {error}") from error
+    layers = dict(traced.named_modules())
+    names: dict[fx.Node, str] = {}
+    heatmaps = None
+    for node in traced.graph.nodes:
+        if node.op == "placeholder" and not names:
+            names[node] = "crops"
+        elif node.op == "output" and isinstance(node.args[0], fx.Node):
+            heatmaps = names[node.args[0]]
+        else:
+            kind, attributes, constants = _describe(node, layers.get(str(node.target)))
+            inputs = [names[part] for part in _operands(node)]
+            name = f"network.{node.name}"
+            inputs += [
+                "" if values is None else graph.constant(f"{name}.{part}", values)
+                for part, values in constants.items()
+            ]
+            names[node] = graph.add(kind, inputs, name, **attributes)
+    assert heatmaps is not None, "a traced network has one output, and an unknown kind was refused"
+    return "crops", heatmaps
+
+
+def _describe(node: fx.Node, layer: nn.Module | None) -> _Operator:
+    """The ONNX operator of a traced call, its attributes, and those of its inputs that are constants."""
+    described = None
+    if node.op == "call_module" and layer is not None and type(layer) in _MODULES:  # not a subclass of one
+        described = _MODULES[type(layer)](layer)
+    elif node.op == "call_function" and node.target in _FUNCTIONS:
+        described = _FUNCTIONS[node.target](node)
+    known = set(_operands(node)) == set(node.all_input_nodes) and not _changes_its_input(node, layer)
+    if described is None or not known:
+        raise ExportError(f"expected a network of {_LAYERS}, got {layer or node.target}")
+    return described
+
+
+def _operands(node: fx.Node) -> list[fx.Node]:
+    """The tensors a traced call works on, in order, the same one twice if it is given twice."""
+    parts = node.args[0] if node.args and isinstance(node.args[0], list | tuple) else node.args
+    return [part for part in parts if isinstance(part, fx.Node)]
+
+
+def _changes_its_input(node: fx.Node, layer: nn.Module | None) -> bool:
+    """Whether a call works in place on what another one reads, too."""
+    in_place = getattr(layer, "inplace", False) or node.kwargs.get("inplace", False)
+    return bool(in_place) and any(len(part.users) > 1 for part in node.all_input_nodes)
+
+
+def _convolution(layer: nn.Conv2d) -> _Operator | None:
+    if not isinstance(layer.padding, tuple) or layer.padding_mode != "zeros":
+        return None
+    attributes = {
+        "kernel_shape": layer.kernel_size,
+        "strides": layer.stride,
+        "pads": layer.padding * 2,
+        "dilations": layer.dilation,
+        "group": layer.groups,
+    }
+    return "Conv", attributes, {"weight": layer.weight, "bias": layer.bias}
+
+
+def _norm(layer: nn.BatchNorm2d) -> _Operator | None:
+    if not layer.affine or not layer.track_running_stats:
+        return None
+    names = ("weight", "bias", "running_mean", "running_var")
+    return "BatchNormalization", {"epsilon": layer.eps}, {name: getattr(layer, name) for name in names}
+
+
+def _pool(layer: nn.AvgPool2d) -> _Operator | None:
+    if not isinstance(layer.kernel_size, int) or layer.ceil_mode or layer.divisor_override is not None:
+        return None
+    attributes = {
+        "kernel_shape": [layer.kernel_size] * 2,
+        "strides": [layer.stride] * 2,
+        "pads": [layer.padding] * 4,
+        "count_include_pad": int(layer.count_include_pad),
+    }
+    return "AveragePool", attributes, {}
+
+
+def _pool_function(node: fx.Node) -> _Operator | None:
+    arguments: tuple[Any, ...] = node.args[1:]
+    options: dict[str, Any] = node.kwargs
+    return None if "input" in options else _pool(nn.AvgPool2d(*arguments, **options))  # which takes the same
+
+
+def _add(node: fx.Node) -> _Operator | None:
+    return ("Add", {}, {}) if len(_operands(node)) == 2 else None
+
+
+def _concatenate(node: fx.Node) -> _Operator | None:
+    dim = {"dim": node.args[1]} if len(node.args) == 2 else node.kwargs
+    return ("Concat", {"axis": 1}, {}) if dim == {"dim": 1} else None
+
+
+def _enlarge(node: fx.Node) -> _Operator | None:
+    scale = node.kwargs.get("scale_factor")
+    if len(node.args) != 1 or node.kwargs.get("mode") != "nearest":
+        return None
+    if not isinstance(scale, int | float) or scale < 1 or scale != int(scale):
+        return None
+    attributes = {"nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
+    return "Resize", attributes, {"roi": None, "scales": np.array([1, 1, scale, scale], np.float32)}
+
+
+_MODULES: Final[dict[type[nn.Module], Callable[[Any], _Operator | None]]] = {
+    nn.Conv2d: _convolution,
+    nn.BatchNorm2d: _norm,
+    nn.AvgPool2d: _pool,
+    nn.ReLU: lambda layer: ("Relu", {}, {}),
+    nn.Identity: lambda layer: ("Identity", {}, {}),
+}
+_FUNCTIONS: Final[dict[Any, Callable[[fx.Node], _Operator | None]]] = {
+    operator.add: _add,
+    torch.cat: _concatenate,
+    F.relu: lambda node: ("Relu", {}, {}),
+    F.avg_pool2d: _pool_function,
+    F.interpolate: _enlarge,
+}
+
+
+# --- The decoder ------------------------------------------------------------------------------
+
+
+def _add_decoder(graph: _Graph, heatmaps: str, sizes: GraphSizes, decoder: GraphDecoder) -> tuple[str, str]:
+    """Append the local soft-argmax; the names of landmarks (B, K, 2) in crop pixels and scores (B, K).
+
+    Elementwise and with sums only, as coordinates would suffer where a runtime multiplies matrices in
+    half precision, and without gathering, which not every runtime can do.
+    """
+    matrix = decoder.heatmap_to_crop
+    assert matrix[0, 1] == matrix[1, 0] == 0, "cells are not turned"
+
+    def constant(name: str, values: Any, dtype: type = np.float32) -> str:
+        return graph.constant(f"decoder.{name}", np.asarray(values, dtype))
+
+    def add(kind: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
+        return graph.add(kind, inputs, f"decoder.{name}", **attributes)
+
+    last = constant("last", [-1], np.int64)
+    side = constant("side", sizes.heatmap, np.int64)
+    cells = constant("cells", np.arange(sizes.heatmap))  # (H,), columns or rows
+    reach = constant("reach", decoder.window // 2)
+
+    flat = add("Reshape", [heatmaps, constant("flat_shape", [0, 0, -1], np.int64)], "flat")  # (B, K, H * W)
+    peak = add("ReduceMax", [flat, last], "peak")  # (B, K, 1)
+    index = add("ArgMax", [flat], "index", axis=-1)  # (B, K, 1)
+    heights = add("Sub", [heatmaps, add("Unsqueeze", [peak, last], "peak_cell")], "heights")  # at most 0
+    weights = add(
+        "Exp", [add("Mul", [heights, constant("temperature", decoder.temperature)], "logits")], "exp"
+    )
+    distances = {}
+    for axis, kind, across in (("x", "Mod", -2), ("y", "Div", -1)):
+        place = add("Cast", [add(kind, [index, side], f"index_{axis}")], f"peak_{axis}", to=1)  # float32
+        distance = add("Sub", [cells, place], f"distance_{axis}")  # (B, K, H)
+        near = add("LessOrEqual", [add("Abs", [distance], f"far_{axis}"), reach], f"near_{axis}")
+        mask = add("Cast", [near], f"mask_{axis}", to=1)
+        axes = constant(f"axes_{axis}", [across], np.int64)
+        weights = add("Mul", [weights, add("Unsqueeze", [mask, axes], f"window_{axis}")], f"weights_{axis}")
+        distances[axis] = place, distance, axes
+    points = []
+    for axis, (place, distance, axes) in distances.items():
+        sums = add("ReduceSum", [weights, axes], f"sums_{axis}", keepdims=0)  # (B, K, H)
+        total = add("ReduceSum", [sums, last], f"total_{axis}")  # (B, K, 1)
+        moment = add("ReduceSum", [add("Mul", [sums, distance], f"moments_{axis}"), last], f"moment_{axis}")
+        shift = add("Div", [moment, total], f"shift_{axis}")  # from the largest cell
+        points.append(add("Add", [place, shift], f"cell_{axis}"))
+    point = add("Concat", points, "points", axis=-1)  # (B, K, 2) in cells
+    pixels = add("Mul", [point, constant("scale", [matrix[0, 0], matrix[1, 1]])], "pixels")
+    landmarks = graph.add("Add", [pixels, constant("origin", matrix[:2, 2].tolist())], "landmarks")
+    height = add("Squeeze", [peak, last], "height")
+    scores = graph.add("Clip", [height, constant("zero", 0), constant("one", 1)], "scores")
+    return landmarks, scores
