@@ -172,16 +172,11 @@ class Trainer:
         """A row of the log: the mean of each term over the steps that had it, and a validation.
 
         Raises:
-            TrainingError: one of them is not finite.
+            TrainingError: a term or a prediction is not finite.
         """
+        if infinite := [f"{name} {value}" for name, value in losses.items() if not math.isfinite(value)]:
+            raise self.diverged(f"finite losses, got {', '.join(infinite)}")
         row = losses | self.validate()
-        if infinite := {name: value for name, value in row.items() if not math.isfinite(value)}:
-            got = ", ".join(f"{name} {value}" for name, value in infinite.items())
-            raise TrainingError(
-                f"{self.folder}: step {self.step}: expected finite numbers, got {got}: the run has diverged; "
-                "its files are as they were at the last validation. Train again in an empty folder with a "
-                "smaller learning_rate"
-            )
         state = {
             "step": self.step,
             "faces": self.step * self.config.batch_size,
@@ -189,6 +184,13 @@ class Trainer:
             "learning_rate": self.learning_rate(),
         }
         return state | row
+
+    def diverged(self, problem: str) -> TrainingError:
+        """The error of a run whose numbers are no longer finite."""
+        return TrainingError(
+            f"{self.folder}: step {self.step}: expected {problem}: the run has diverged; its files are those "
+            "of the validation before. Train again in an empty folder with a smaller learning_rate"
+        )
 
     def learning_rate(self) -> float:
         """Linear warm-up, then half a cosine to zero."""
@@ -288,10 +290,16 @@ class Trainer:
 
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:
-        """NME and mean signed error of the averaged weights, in percent of the data's normaliser."""
+        """NME and mean signed error of the averaged weights, in percent of the data's normaliser.
+
+        Raises:
+            TrainingError: a prediction is not finite.
+        """
         faces, config = self.data.validation, self.config
         points, _ = predict(self.average, faces.pictures, config, autocast=self.autocast)
         predicted = points.numpy()
+        if missing := int((~np.isfinite(predicted)).any(axis=(1, 2)).sum()):
+            raise self.diverged(f"finite predictions, got others for {missing} of {len(predicted)} faces")
         truth = faces.landmarks.cpu().numpy()
         scale = normaliser(truth, self.data.normaliser, self.layout)
         x, y = signed_error(predicted, truth, scale)

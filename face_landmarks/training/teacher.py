@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from face_landmarks._system.compiling import compiled
 from face_landmarks.errors import InputError
@@ -26,6 +25,8 @@ from face_landmarks.geometry import resize_matrix, sample, transform_points
 from face_landmarks.heatmap import decode_heatmaps
 from face_landmarks.models.weights import LandmarkModel
 from face_landmarks.training.config import TrainConfig
+
+_LEAST_SIGMA = 0.5  # cells, of a Gaussian whose samples at whole cells still add up to one
 
 
 class Teacher:
@@ -57,7 +58,6 @@ class Teacher:
         self.forward: Callable[[Tensor], Tensor] = compiled(self.network) if compile else self.network
         self.size = card.network.crop_size
         network = config.network
-        self.cells = network.heatmap_size
         self.crop_to_crop = resize_matrix(self.size / network.crop_size).to(device)
         heatmap_to_crop = resize_matrix(self.size / card.network.heatmap_size)
         heatmap_to_crop[:2, 2] -= torch.tensor(card.offset, dtype=torch.float64)
@@ -70,7 +70,12 @@ class Teacher:
                 f"{network.heatmap_size} cells, got {card.network.heatmap_size}; with a coarser one use "
                 "teacher_coordinate_weight alone"
             )
-        self.ratio, self.blur = ratio, config.sigma * math.sqrt(max(ratio**2 - 1, 0))
+        cells = card.network.heatmap_size
+        places = self.heatmap_to_heatmap.cpu().diagonal()[:2, None] * torch.arange(network.heatmap_size)
+        places = places + self.heatmap_to_heatmap.cpu()[:2, 2:]  # (2, H) our cells' x and y, in their cells
+        sigma = config.sigma * math.sqrt(max(ratio**2 - 1, 0))
+        gain = ratio if sigma >= _LEAST_SIGMA else 1.0  # along each axis, so that peaks keep their height
+        self.across, self.down = (gain * _widening(place, cells, sigma).to(device) for place in places)
 
     @torch.no_grad()
     def __call__(
@@ -105,18 +110,18 @@ class Teacher:
         Where the teacher's cells are finer, so are its peaks. They are widened to the learning network's
         targets: a mean of Gaussians, convolved with a Gaussian, is the mean of wider ones.
         """
-        if self.blur:
-            heatmaps = self.ratio**2 * _convolve(heatmaps, self.blur)
-        return sample(heatmaps, self.heatmap_to_heatmap.expand(len(heatmaps), 3, 3), self.cells)
+        return self.down @ heatmaps @ self.across.T
 
 
-def _convolve(heatmaps: Tensor, sigma: float) -> Tensor:
-    """Heatmaps (B, K, H, W) convolved with a Gaussian of this standard deviation in cells, zero outside."""
-    reach = math.ceil(4 * sigma)
-    steps = torch.arange(-reach, reach + 1, device=heatmaps.device, dtype=heatmaps.dtype)
-    kernel = torch.exp(-steps.square() / (2 * sigma**2))
-    kernel = kernel / kernel.sum()
-    flat = heatmaps.flatten(0, 1).unsqueeze(1)  # (B * K, 1, H, W)
-    flat = F.conv2d(flat, kernel.view(1, 1, -1, 1), padding=(reach, 0))
-    flat = F.conv2d(flat, kernel.view(1, 1, 1, -1), padding=(0, reach))
-    return flat.view_as(heatmaps)
+def _widening(places: Tensor, cells: int, sigma: float) -> Tensor:
+    """The matrix (P, cells) that convolves an axis with a Gaussian, and samples it at P places.
+
+    Args:
+        places: (P,) in cells.
+        cells: of the axis; zero beyond.
+        sigma: standard deviation in cells; where it is too small, samples are interpolated linearly instead.
+    """
+    distance = places[:, None] - torch.arange(cells)
+    if sigma < _LEAST_SIGMA:
+        return (1 - distance.abs()).clamp_min(0).float()
+    return (torch.exp(-distance.square() / (2 * sigma**2)) / (sigma * math.sqrt(2 * math.pi))).float()

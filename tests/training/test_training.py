@@ -8,17 +8,17 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from tiny_training import PLAIN, TINY, face_points, face_set, spots, trainer
 
 from face_landmarks.cli import main
 from face_landmarks.errors import InputError
 from face_landmarks.geometry import similarity, transform_points
 from face_landmarks.heatmap import decode_heatmaps, encode_heatmaps
 from face_landmarks.layouts import IBUG_68
-from face_landmarks.models.hourglass import HourglassConfig
 from face_landmarks.models.weights import load_weights
 from face_landmarks.pts import write_pts
 from face_landmarks.training.augment import mirror_landmarks, near_views, random_views
-from face_landmarks.training.config import RECIPES, AugmentConfig, TrainConfig, restore_config
+from face_landmarks.training.config import RECIPES, AugmentConfig, restore_config
 from face_landmarks.training.data import FaceSet, TrainingData, join_faces, load_faces, load_unlabelled
 from face_landmarks.training.export import export_model
 from face_landmarks.training.loop import Trainer
@@ -31,40 +31,6 @@ from face_landmarks.training.losses import (
     siamese_loss,
 )
 from face_landmarks.training.settings import override
-
-PLAIN = AugmentConfig(colour=0, gray=0, blur=0, noise=0, occlusion=0)
-TINY = TrainConfig(
-    network=HourglassConfig(stacks=1, features=16, depth=2, crop_size=32, heatmap_size=8),
-    steps=6,
-    batch_size=4,
-    validate_every=3,
-    lean=0.0,
-)
-
-
-def face_points(count, size, seed=0):
-    """(B, 68, 2) face-like points: the subject's right eye is on the left."""
-    rng = np.random.default_rng(seed)
-    points = rng.uniform(0.3 * size, 0.7 * size, (count, 68, 2))
-    points[:, 36], points[:, 45] = (0.35 * size, 0.4 * size), (0.65 * size, 0.4 * size)
-    return torch.from_numpy(points).float()
-
-
-def spots(points, size):
-    """(B, 3, S, S) uint8 pictures with a spot at the first of each face's points."""
-    heatmaps = encode_heatmaps(points[:, :1], (size, size), 2.0)
-    return (255 * heatmaps).round().to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
-
-
-def face_set(count, config=TINY, margin=1.0, seed=0):
-    size = round(margin * config.network.crop_size)
-    points = face_points(count, size, seed)
-    return FaceSet(spots(points, size), points, tuple(f"face{i}" for i in range(count)))
-
-
-def trainer(folder, config=TINY, **data):
-    data = {"labelled": face_set(5, config, margin=1.5), "validation": face_set(3, config, seed=1)} | data
-    return Trainer(config, TrainingData(**data), folder, precision=torch.float32, compile=False)
 
 
 @pytest.mark.parametrize("flip", [False, True])
