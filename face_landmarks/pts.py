@@ -107,7 +107,11 @@ def check_points(landmarks: ArrayLike, shape: str) -> NDArray[np.float32]:
     Raises:
         InputError: another shape, or a coordinate that is not finite.
     """
-    points = np.asarray(landmarks, dtype=np.float32)
+    try:
+        points = np.asarray(landmarks, dtype=np.float32)
+    except (TypeError, ValueError, RuntimeError) as error:  # words, ragged lists, a tensor on another device
+        got = type(landmarks).__name__
+        raise InputError(f"landmarks: expected numbers of shape {shape}, got {got}: {error}") from error
     if points.ndim != len(shape.split(",")) or points.shape[-1] != 2 or points.shape[-2] == 0:
         raise InputError(f"landmarks: expected shape {shape}, got {points.shape}")
     if not np.isfinite(points).all():

@@ -7,15 +7,22 @@ import dataclasses
 import json
 import pickle
 import sys
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+import torch
 
+from face_landmarks import FaceAligner, read_image
 from face_landmarks.errors import InputError, MissingDependencyError
 from face_landmarks.layouts import IBUG_68, Layout
+from face_landmarks.models.confidence import expected_errors
 from face_landmarks.results import FaceHeatmaps, Faces
+
+ASTRONAUT = Path(__file__).parents[1] / "examples" / "data" / "astronaut.jpg"
 
 N, K = 3, 68
 ARRAYS = ("landmarks", "landmark_scores", "boxes", "box_scores", "landmark_errors")
@@ -198,6 +205,7 @@ def test_results_with_equal_values_are_equal() -> None:
         assert dataclasses.replace(faces, **{name: changed}) != faces, name
     assert faces != faces[:2] and faces != "faces"
     assert Faces.empty() == Faces.empty() != Faces.empty(TRIANGLE)
+    assert Faces.empty(TRIANGLE) != Faces.empty(dataclasses.replace(TRIANGLE, name="corners"))
 
 
 def test_unknown_errors_and_negative_zeros_are_equal() -> None:
@@ -308,6 +316,18 @@ def test_errors_may_be_unknown_but_not_infinite() -> None:
     arrays["landmark_errors"][1, 2] = np.inf
     with pytest.raises(InputError, match="landmark_errors: expected finite values, got inf"):
         Faces(**arrays)
+
+
+@pytest.mark.parametrize("scale", [1, 3])
+def test_expected_errors_are_in_pixels_of_the_photo(scale: int) -> None:
+    aligner = FaceAligner("shr-fan-68-fast", detector=None, device="cpu")
+    photo = cv2.resize(read_image(ASTRONAUT), None, fx=scale, fy=scale)
+    box = scale * (np.array([178.0, 59, 267, 175]) + 0.5) - 0.5
+    faces = aligner.align(photo, [box])
+    side = aligner.card.crop_scale * scale * (89 + 116)  # of the crop's footprint
+    assert faces.landmark_scores.mean() > 0.8  # so the face was cropped once, by its box
+    in_crop = expected_errors(torch.tensor(faces.landmark_scores), aligner.card.calibration)
+    np.testing.assert_allclose(faces.landmark_errors, in_crop * side / aligner.crop_size, rtol=1e-4)
 
 
 def test_a_data_frame_has_a_row_per_landmark() -> None:

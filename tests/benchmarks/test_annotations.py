@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from face_landmarks.benchmarks.annotations import AnnotatedImage, read_folder
-from face_landmarks.errors import AnnotationError, InputError
+from face_landmarks.errors import AnnotationError, InputError, WriteError
 from face_landmarks.pts import read_pts, write_pts
 
 STANDARD = "version: 1\nn_points: 3\n{\n1.0 1.0\n11.5 3.25\n-1 200\n}\n"
@@ -124,12 +124,24 @@ def test_points_survive_a_round_trip(tmp_path):
         (np.zeros((3, 3)), r"expected shape \(K, 2\), got \(3, 3\)"),
         (np.zeros((0, 2)), r"expected shape \(K, 2\), got \(0, 2\)"),
         ([(0, np.nan)], "expected finite coordinates"),
+        ([("a", "b")], r"expected numbers of shape \(K, 2\), got list"),
+        ([(1, 2), (3,)], r"expected numbers of shape \(K, 2\), got list"),
+        (None, r"expected shape \(K, 2\), got \(\)"),
     ],
 )
 def test_only_finite_points_are_written(tmp_path, landmarks, message):
     with pytest.raises(InputError, match=message):
         write_pts(tmp_path / "face.pts", landmarks)
     assert not (tmp_path / "face.pts").exists()
+
+
+@pytest.mark.parametrize("place", ["missing/face.pts", ".", "", "face.txt/face.pts"])
+def test_what_cannot_be_written_is_one_kind_of_error(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    Path("face.txt").touch()
+    with pytest.raises(WriteError, match="expected a (place|file) to write to"):
+        write_pts(place, [(1, 2)])
+    assert [path.name for path in tmp_path.iterdir()] == ["face.txt"]
 
 
 def test_an_annotated_image_holds_faces_of_float32():
