@@ -143,13 +143,11 @@ def head_pose(faces: Faces) -> NDArray[np.float32]:
 def _pose(points: NDArray[np.float64]) -> tuple[float, float, float]:
     """Yaw, pitch and roll in degrees of one head from its six points (6, 2), or three times NaN."""
     model = np.array(_HEAD)  # (6, 3)
-    points = points - points.mean(axis=0)
+    points = points - points.mean(axis=0)  # a new array: OpenCV misreads one whose rows are apart in memory
     along, across = np.linalg.svd(points, compute_uv=False)
     if across <= _FLAT * along:
         return math.nan, math.nan, math.nan
     points *= np.linalg.norm(model[:, :2]) / np.linalg.norm(points) / _HEAD_DISTANCE
-    # OpenCV misreads an array whose rows do not lie one after the other.
-    points = np.ascontiguousarray(points)
     _, turn, _ = cv2.solvePnP(model, points, np.eye(3), None, flags=cv2.SOLVEPNP_SQPNP)
     r = cv2.Rodrigues(turn)[0]
     yaw = math.atan2(r[2, 0], math.hypot(r[2, 1], r[2, 2]))

@@ -96,37 +96,31 @@ def _paint(
     weight: float,
 ) -> None:
     """Draw lines (P, 2) and dots (2,) into the canvas, in place, tile by tile to bound memory."""
-    shapes = [*(line for line, _ in strokes), *(dot[np.newaxis] for dot, _ in dots)]
+    shapes = [*(line for line, _ in strokes), *(np.stack([dot, dot]) for dot, _ in dots)]  # S lines
     if not shapes:
         return
     line_width, radius = stroke_sizes(np.concatenate(shapes), weight)
     margin = math.ceil(radius + SHADE_WIDTH * line_width) + 1
-    extents = [_extents(shape, margin) for shape in shapes]
-    touched = np.concatenate(extents)  # (E, 2, 2)
+    owners = np.repeat(np.arange(len(shapes)), [len(shape) - 1 for shape in shapes])
+    starts, ends = (np.concatenate([shape[part] for shape in shapes]) for part in (slice(-1), slice(1, None)))
+    lows = np.floor(np.minimum(starts, ends)) - margin  # of what each segment may touch, x y
+    highs = np.ceil(np.maximum(starts, ends)) + margin + 1
     size = canvas.shape[1::-1]
-    low = np.clip(touched[:, 0].min(axis=0), 0, size).astype(int)
-    high = np.clip(touched[:, 1].max(axis=0), 0, size).astype(int)
+    low, high = (np.clip(edge, 0, size).astype(int) for edge in (lows.min(axis=0), highs.max(axis=0)))
 
     scale = min(8, math.ceil(5 / line_width))  # lines at least about five enlarged pixels wide
     side = _TILE // scale
     for top in range(low[1], high[1], side):
         for left in range(low[0], high[0], side):
             corner, end = np.array([left, top]), np.minimum((left + side, top + side), high)
-            near = [((box[:, 0] < end) & (box[:, 1] > corner)).all(axis=1).any() for box in extents]
-            if any(near):
-                near_strokes = [stroke for stroke, is_near in zip(strokes, near, strict=False) if is_near]
-                near_dots = [dot for dot, is_near in zip(dots, near[len(strokes) :], strict=True) if is_near]
+            near = set(owners[((lows < end) & (highs > corner)).all(axis=1)].tolist())
+            if near:
+                near_strokes = [stroke for index, stroke in enumerate(strokes) if index in near]
+                near_dots = [dot for index, dot in enumerate(dots, len(strokes)) if index in near]
                 x, y = begin = np.maximum(corner - _BORDER, 0)
                 patch = canvas[y : end[1] + _BORDER, x : end[0] + _BORDER]
                 drawn = _paint_tile(patch, begin, scale, near_strokes, near_dots, line_width, radius)
                 canvas[top : end[1], left : end[0]] = drawn[top - y : end[1] - y, left - x : end[0] - x]
-
-
-def _extents(line: Points, margin: int) -> NDArray[np.float32]:
-    """Low and high corner of what each segment of a line (P, 2) may touch: (P - 1, 2, 2). A dot is (1, 2)."""
-    starts, ends = (line[:-1], line[1:]) if len(line) > 1 else (line, line)
-    low, high = np.minimum(starts, ends), np.maximum(starts, ends)
-    return np.stack([np.floor(low) - margin, np.ceil(high) + margin + 1], axis=1)
 
 
 def _paint_tile(

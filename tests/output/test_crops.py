@@ -90,6 +90,17 @@ def test_ffhq_is_the_square_of_its_paper():
     np.testing.assert_allclose(found, [[-0.5, -0.5], [255.5, 255.5]], atol=1e-4)
 
 
+def test_ffhq_turns_by_the_eyes_and_the_line_from_eyes_to_mouth():
+    right_eye, left_eye, mouth = np.array([40.0, 50]), np.array([80.0, 60]), np.array([66.0, 97])
+    faces = faces_at(
+        face_of([right_eye, left_eye, (60, 75), mouth - np.array([10, 0]), mouth + np.array([10, 0])])
+    )
+    across, down = left_eye - right_eye, mouth - (right_eye + left_eye) / 2
+    axis = across + np.array([down[1], -down[0]])
+    linear = align_matrices(faces, 256, "ffhq")[0, :2, :2].numpy()
+    np.testing.assert_allclose(linear @ axis, [256 / (4 * np.hypot(*across)) * np.hypot(*axis), 0], atol=1e-4)
+
+
 @pytest.mark.parametrize("template", ["arcface", "ffhq", ARCFACE])
 def test_a_turned_photo_gives_the_same_crop(photo, astronaut, template):
     turn = cv2.getRotationMatrix2D((220, 120), 25, 1.3)
