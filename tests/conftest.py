@@ -1,4 +1,4 @@
-"""What holds for every test: no network, no lasting files, two threads."""
+"""What holds for every test: no network, no lasting files, one thread for each process."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")  # also for the processes that tests start
+os.environ["OMP_NUM_THREADS"] = "1"  # also for the processes that tests start; pytest runs one for each core
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import torch
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 
 _SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
