@@ -172,9 +172,9 @@ def test_a_shrunk_photo_fades_to_black_where_its_edge_cuts_a_block():
     crop = warp(white, crop_to_image.inverse(), size)[0, 0]
     inside, half, outside = crop[:22, :22], crop[:22, 22], crop[:22, 23:]
     assert float(inside.min()) > 1 - 1e-3 and float(outside.max()) < 1e-3
-    torch.testing.assert_close(half, torch.full_like(half, 0.5), atol=3e-3, rtol=0)
-    torch.testing.assert_close(crop[22, :22], half, atol=3e-3, rtol=0)
-    assert float(crop[22, 22]) == pytest.approx(0.25, abs=3e-3)
+    torch.testing.assert_close(255 * half, torch.full_like(half, 128), atol=0.05, rtol=0)  # 127.5, rounded
+    torch.testing.assert_close(crop[22, :22], half, atol=1e-4, rtol=0)
+    assert 255 * float(crop[22, 22]) == pytest.approx(64, abs=0.05)
 
 
 @pytest.mark.parametrize("offset", range(4))

@@ -88,7 +88,7 @@ class ModelCard:
         temperature: of the decoder's softmax.
         offset: (x, y) of predicted minus true position, in crop pixels; subtracted after decoding.
         lean: mean offset of the training labels to the right (+x) of the landmarks of a predictor that
-            treats an image and its mirror image alike, in inter-ocular distances; 0.008 in 300-W.
+            treats an image and its mirror image alike, in inter-ocular distances; about 0.01 in 300-W.
             Averaging with the mirror image removes it, and `FaceAligner(flip=True)` adds it again. 0 where
             it was not measured.
         training_data: the data that the weights were trained on.

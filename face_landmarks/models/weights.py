@@ -30,7 +30,7 @@ from face_landmarks.models.weights_file import Place, WeightsFile, sha256_of
 _SUFFIXES = (".safetensors", ".pth.tar", ".pth", ".pt")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LandmarkModel:
     """A landmark network and the card that says how to use it.
 
@@ -41,6 +41,9 @@ class LandmarkModel:
 
     card: ModelCard
     network: nn.Module
+
+    def __repr__(self) -> str:
+        return f"<LandmarkModel {self.card.name!r}: {self.card.layout}, {type(self.network).__name__}>"
 
 
 def load_model(model: str | os.PathLike[str] = "shr-fan-68", *, sha256: str | None = None) -> LandmarkModel:

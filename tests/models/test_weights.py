@@ -211,3 +211,8 @@ def test_loading_makes_no_random_weights() -> None:
     before = torch.random.get_rng_state()
     load_model("shr-fan-68-fast")
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_model_is_shown_in_one_short_line() -> None:
+    model = load_model("shr-fan-68-fast")
+    assert repr(model) == "<LandmarkModel 'shr-fan-68-fast': ibug-68, StackedHourglass>"
