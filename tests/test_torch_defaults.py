@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch_states import STATES
 
 from face_landmarks import load_model
 from face_landmarks.geometry import (
@@ -29,34 +29,6 @@ from face_landmarks.models.confidence import expected_errors, fit_calibration
 from face_landmarks.models.fan import convert_fan_state_dict
 from face_landmarks.models.hourglass import HourglassConfig, complexity
 
-
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-@contextmanager
-def default_device(device: str) -> Iterator[None]:
-    torch.set_default_device(device)
-    try:
-        yield
-    finally:
-        torch.set_default_device(None)
-
-
-STATES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
-    "float64": lambda: default_dtype(torch.float64),
-    "bfloat16": lambda: default_dtype(torch.bfloat16),
-    "default device": lambda: default_device("meta"),
-    "device context": lambda: torch.device("meta"),
-    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
-}
-
 RANDOM = torch.Generator().manual_seed(0)
 LANDMARKS = 100 * torch.rand(2, 68, 2, generator=RANDOM)
 BOXES = torch.tensor([[10.0, 20, 110, 140], [50.0, 60, 200, 290]])
@@ -66,6 +38,8 @@ PHOTO = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
 TO_CROP = crop_matrices(BOXES, 64, 0.6, 0.1)
 IDENTITY = torch.eye(3, dtype=torch.float64).expand(2, 3, 3)
 NO_MATRIX = torch.empty(0, 3, 3, dtype=torch.float64)
+TINY = HourglassConfig(stacks=1, features=16, depth=1, crop_size=32, heatmap_size=8)
+SMALL = Calibration((0.5, 1.0, 2.0), 0.5, 0.2)
 CALIBRATION = Calibration((1.0,) * 68, 0.5, 0.2)
 STATE = {"m0.b2_4.bn1.running_mean": torch.zeros(3)}
 
@@ -86,9 +60,9 @@ PARTS: dict[str, Callable[[], object]] = {
         for name in DECODE_METHODS
     },
     "expected_errors": lambda: expected_errors(SCORES, CALIBRATION),
-    "fit_calibration": lambda: fit_calibration(SCORES, SCORES.flip(0)),
+    "fit_calibration": lambda: fit_calibration(SCORES[:, :3], expected_errors(SCORES[:, :3], SMALL)),
     "convert_fan_state_dict": lambda: convert_fan_state_dict(STATE, HourglassConfig()),
-    "complexity": lambda: complexity(HourglassConfig(stacks=1, features=16)),
+    "complexity": lambda: complexity(TINY),
     "load_model": lambda: load_model("shr-fan-68-fast").network.state_dict(),
 }
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch_states import STATES, default_dtype
 
 from face_landmarks import MTCNN, FaceAligner, read_image
 
@@ -21,7 +21,7 @@ PATH = [
     "geometry.py",
     "heatmap.py",
     "aligner.py",
-    *("locating/*.py", "detection/*.py", "runtime/runtimes.py", "models/fan.py", "models/weights.py"),
+    *("locating/*.py", "detection/*.py", "runtime/runtimes.py", "models/*.py"),
 ]
 FACTORIES = {
     "zeros",
@@ -35,34 +35,6 @@ FACTORIES = {
     "linspace",
     "rand",
     "randn",
-}
-
-
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-@contextmanager
-def default_device(device: str) -> Iterator[None]:
-    torch.set_default_device(device)
-    try:
-        yield
-    finally:
-        torch.set_default_device(None)
-
-
-STATES: dict[str, Callable[[], AbstractContextManager[object]]] = {
-    "float64": lambda: default_dtype(torch.float64),
-    "bfloat16": lambda: default_dtype(torch.bfloat16),
-    "default device": lambda: default_device("meta"),
-    "device context": lambda: torch.device("meta"),
-    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
 }
 
 

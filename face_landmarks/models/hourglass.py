@@ -269,7 +269,9 @@ def complexity(config: HourglassConfig) -> tuple[int, int]:
     """Size and cost of a network of this shape: parameters, and multiply-adds of its convolutions."""
     with torch.device("meta"):  # shapes without memory
         network = StackedHourglass(config).eval()
-        crop = torch.empty(1, 3, config.crop_size, config.crop_size)
+        crop = torch.empty(
+            1, 3, config.crop_size, config.crop_size, dtype=torch.get_default_dtype(), device="meta"
+        )
     products = 0
 
     def count(convolution: nn.Module, _: object, output: Tensor) -> None:

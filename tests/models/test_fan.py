@@ -36,8 +36,9 @@ def content(state):
 
 
 @pytest.fixture
-def server(content, monkeypatch):
-    """A server that has the file, and a registry that expects it."""
+def server(request, monkeypatch):
+    """A server that has the file, or what a test puts in its place, and a registry that expects it."""
+    content = getattr(request, "param", None) or request.getfixturevalue("content")
     with FaultServer(content) as running:
         digest = hashlib.sha256(content).hexdigest()
         fan = get_card("2dfan4")
@@ -73,9 +74,9 @@ def test_the_published_weights_come_load_and_run_on_a_photo(server, state):
     assert np.median(distances) < 1e-3 and (distances < 0.01).mean() > 0.9
 
 
-def test_on_the_command_line_it_is_fetched_shown_verified_and_cleared(
-    server, content, temporary_home, capsys
-):
+@pytest.mark.parametrize("server", [b"weights " * 250_000], indirect=True, ids=["2 MB"])
+def test_on_the_command_line_it_is_fetched_shown_verified_and_cleared(server, temporary_home, capsys):
+    content = server.content
     path = temporary_home / "face_landmarks" / "2DFAN4-11f355bf06.pth.tar"
     server.otherwise = Reply(status=404)
     assert main(["download", "2dfan4"]) == 2
@@ -87,13 +88,13 @@ def test_on_the_command_line_it_is_fetched_shown_verified_and_cleared(
     assert main(["download", "2dfan4"]) == 0
     assert capsys.readouterr().out == f"{path}\n"
     assert main(["cache"]) == 0
-    assert capsys.readouterr().out == f"{path.parent}\n  {path.name}  95.6 MB\n"
+    assert capsys.readouterr().out == f"{path.parent}\n  {path.name}  2.0 MB\n"
     assert main(["cache", "verify"]) == 0
-    assert capsys.readouterr().out.endswith("95.6 MB  whole\n")
+    assert capsys.readouterr().out.endswith("2.0 MB  whole\n")
 
     path.write_bytes(content[:-1])
     assert main(["cache", "verify"]) == 1
-    assert capsys.readouterr().out.endswith("95.6 MB  damaged\n")
+    assert capsys.readouterr().out.endswith("2.0 MB  damaged\n")
     assert main(["cache", "clear"]) == 0
     assert capsys.readouterr().out == f"removed {path}\n"
     assert main(["cache"]) == 0
