@@ -147,3 +147,11 @@ def test_heatmaps_without_a_landmark_axis_are_refused():
 def test_a_gaussian_needs_a_width():
     with pytest.raises(InputError, match="sigma: expected"):
         encode_heatmaps(torch.zeros(1, 2), (4, 4), sigma=0)
+
+
+def test_a_log_parabola_finds_the_peak_of_an_oblique_gaussian():
+    rows, columns = torch.meshgrid(torch.arange(9.0), torch.arange(11.0), indexing="ij")
+    x, y = columns - 5.3, rows - 3.8
+    heatmap = torch.exp(-(x**2 - x * y + y**2) / 4)[None]
+    decoded, _ = decode_heatmaps(heatmap, method="log-parabola")
+    torch.testing.assert_close(decoded, torch.tensor([[5.3, 3.8]]), atol=1e-3, rtol=0)
