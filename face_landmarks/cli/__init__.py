@@ -103,19 +103,20 @@ def _own_messages() -> Iterator[None]:
     logger, handler = logging.getLogger("face_landmarks"), logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter())
     level, propagate = logger.level, logger.propagate
-    opencv_level = cv2.utils.logging.getLogLevel()
+    opencv = getattr(cv2.utils, "logging", cv2)  # in OpenCV 5, and in OpenCV 4
+    opencv_level = opencv.getLogLevel()
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg's AV_LOG_QUIET
     if "OPENCV_LOG_LEVEL" not in os.environ:
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        opencv.setLogLevel(0)  # silent
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             yield
     finally:
-        cv2.utils.logging.setLogLevel(opencv_level)
+        opencv.setLogLevel(opencv_level)
         logger.removeHandler(handler)
         logger.setLevel(level)
         logger.propagate = propagate

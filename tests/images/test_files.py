@@ -92,6 +92,9 @@ def test_what_pillow_decodes_in_python_is_bounded(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("kind", ["DDS", "QOI", "EPS", "ICO", "ICNS", "MSP", "XBM"])
 def test_formats_that_are_not_of_photos_are_named_and_not_decoded(kind: str) -> None:
+    Image.init()
+    if kind not in Image.SAVE:
+        pytest.skip(f"this version of Pillow does not write {kind}")
     buffer = io.BytesIO()
     Image.new("1" if kind in ("MSP", "XBM") else "RGB", (32, 32)).save(buffer, kind)
     with pytest.raises(ImageError, match=f"whose format, {kind}, is not one of photos|format is not known"):
