@@ -230,8 +230,9 @@ def _upright(image: Image.Image) -> NDArray[np.uint8]:
         return upright
     rows = max(1, _BAND // image.width)
     for top in range(0, image.height, rows):
-        band = image.crop((0, top, image.width, min(top + rows, image.height)))
-        stored[top : top + rows] = _colours(band)
+        bottom = min(top + rows, image.height)
+        band = image.crop((0, top, image.width, bottom)) if rows < image.height else image
+        stored[top:bottom] = _colours(band)
     return upright
 
 
@@ -265,7 +266,9 @@ def _upright_places(image: Image.Image) -> tuple[NDArray[np.uint8], NDArray[np.u
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 (as stored) if it is missing or invalid."""
+    """The EXIF orientation of a loaded image, 1 to 8; 1 (as stored) if it is missing or invalid."""
+    if hasattr(image, "tag_v2"):  # Pillow turns a TIFF when it loads it; early versions keep the tag
+        return 1
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
     except Exception:  # damaged EXIF is no reason to reject the picture
