@@ -232,6 +232,22 @@ def test_a_heap_of_landmarks_is_no_face():
     assert faces.landmark_scores.max() == 0 and np.isfinite(faces.landmarks).all()
 
 
+@pytest.mark.parametrize(("sides", "passes"), [(0.2, 1), (0.3, 2)])
+def test_landmarks_on_less_than_a_quarter_of_the_box_are_no_face(sides, passes):
+    """The crop is 1.22 times as wide as the box, whose sides add up to 200; refining takes a second pass."""
+    network = SureInTheEnd([0.6, 0.7])
+    shape = torch.from_numpy(mean_shape(IBUG_68))
+    box = boxes_from_landmarks(shape[None])[0]
+    cells = 64 / 1.22 * 2 * sides / (box[2] - box[0] + box[3] - box[1])  # side of the unit square
+    network.face = encode_heatmaps(31.5 + cells * (shape - 0.5), (64, 64))
+    aligner = FaceAligner(
+        LandmarkModel(card(), network), detector=None, device="cpu", refine=True, search=False
+    )
+    faces = aligner.align(np.zeros((200, 200, 3), np.uint8), [(50, 50, 150, 150)])
+    assert aligner.network.network.passes == passes
+    np.testing.assert_allclose(faces.landmark_scores.mean(), [0.6, 0.7][passes - 1], atol=0.15)
+
+
 def test_doubtful_faces_of_a_batch_do_not_change_the_others(aligner):
     photo = read_image(ASTRONAUT)
     face, nothing = [178, 58, 268, 174], [20, 300, 110, 400]

@@ -357,13 +357,15 @@ def test_a_benchmark_is_scored_by_its_own_boxes_column_by_column():
     assert result.deviations == ("Full: expected 4386 faces, got 3",)
 
 
-def test_a_subset_keeps_the_boxes_of_its_own_faces():
+def test_a_subset_keeps_the_boxes_and_photos_of_its_own_faces():
     evaluation = aflw_result((3, 4), (3, 4), (3, 4)).evaluation  # each 5 px off
     boxes = np.array([(0, 0, 60, 80), (0, 0, 30, 40), (0, 0, 6, 8)], np.float32)
     other = dataclasses.replace(evaluation, given_boxes=boxes)
     np.testing.assert_allclose(other.errors, [5, 10, 50], rtol=1e-5)  # diagonals of 100, 50 and 10 px
     for chosen, errors in (([False, True, True], [10, 50]), ([True, False, True], [5, 50])):
         np.testing.assert_allclose(other.subset(np.array(chosen)).errors, errors, rtol=1e-5)
+    names = [str(record.image) for record in other.subset(np.array([False, True, True])).records()]
+    assert names == ["1.jpg", "2.jpg"]
 
 
 def test_the_papers_values_stand_beside_ours():
