@@ -53,8 +53,8 @@ class Faces:
         box_scores: (N,) the detector's scores; 1 for boxes given by the caller.
         layout: the meaning of each landmark.
         landmark_errors: (N, K) the expected distance of each landmark from an annotator's, in pixels of
-            the image, calibrated on held-out faces: 68 % of the landmarks lie within 1.20 times this
-            distance, 95 % within 1.95 times. NaN where it is unknown.
+            the image, calibrated on held-out faces. For other shares of the landmarks than that mean,
+            multiply it by `models.confidence.coverage_radius`. NaN where it is unknown.
 
     Raises:
         InputError: an array has the wrong shape or type, or a value that is not finite.

@@ -1,4 +1,4 @@
-"""What each idea is worth: the same small network and budget, with and without each of them.
+"""What each part of the method contributes: one small network and budget, with and without each of them.
 
     python examples/lab/ablate.py 300w/crops/train 300w/crops/val --out runs/ablation [--seeds 0 1]
 

@@ -3,7 +3,7 @@
     python examples/lab/average_weights.py runs/third --with shr-fan-68 --out runs/averaged
     python examples/lab/embed_model.py runs/averaged ...
 
-Both must be of one shape, and near each other, as those of a run and of its --init are.
+Both must have the same network and similar weights, as a run and its --init have.
 
 Reference:
     Wortsman et al. Robust Fine-Tuning of Zero-Shot Models. CVPR 2022. https://arxiv.org/abs/2109.01903
@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from face_landmarks.models.weights import check_state_dict, load_weights
-from face_landmarks.training.runs import load_best
+from face_landmarks.training.runs import BEST, load_best, save_state
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument(
         "--share", type=float, default=0.5, help="of the run's weights (default: %(default)s)"
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder that is then a run like the first")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the averaged run")
     options = parser.parse_args()
     run = load_best(options.run)
     card, other = load_weights(options.model)
@@ -39,7 +39,7 @@ def main() -> None:
         for name, value in run["average"].items()
     }
     options.out.mkdir(parents=True, exist_ok=True)
-    torch.save(run, options.out / "best.pt")
+    save_state(options.out / BEST, run)
 
 
 if __name__ == "__main__":

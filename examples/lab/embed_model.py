@@ -3,9 +3,9 @@ r"""Put a trained run into the package: weights in half precision, with a card o
     python examples/lab/embed_model.py runs/fast --name shr-fan-68-fast --summary "..." \
         --training-data "..." --command "..." --crops 300w/crops/val --photos 300w/photos/val
 
-The scores are those of the very file that is written: it is exported, loaded as a user would
-load it, and evaluated on both folders; then the card is written beside it. Without a run, the embedded
-model of that name is measured and calibrated again, and only its card is written:
+The run is exported, loaded as a user would load it, and evaluated on both folders; then the card is written
+beside the weights. Without a run, the embedded model of that name is measured and calibrated again, and only
+its card is written:
 
     python examples/lab/embed_model.py --name shr-fan-68-fast --crops 300w/crops/val --photos 300w/photos/val
 """
@@ -82,7 +82,7 @@ def main() -> None:
         "validation crops, true boxes": measure(path, options.crops, "truth"),
         "validation photos, MTCNN boxes": measure(path, options.photos, "detector"),
     }
-    # The card beside the file carries the scores; the file itself stays as it was measured.
+    # The card beside the file has the scores; the file itself stays as it was measured.
     card = replace(card, scores=scores)
     text = json.dumps(card.to_dict(), indent=2) + "\n"
     path.with_suffix(".json").write_text(text, encoding="utf-8")
@@ -90,7 +90,7 @@ def main() -> None:
 
 
 def config_of(card: ModelCard) -> TrainConfig:
-    """As much of a model's configuration as its card tells."""
+    """The part of a model's configuration that its card has."""
     return TrainConfig(
         network=card.network,
         crop_scale=card.crop_scale,

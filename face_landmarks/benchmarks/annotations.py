@@ -23,7 +23,7 @@ _NUMBERED = re.compile(r"(?P<name>.+)\.(?P<number>\d+)")
 
 
 class StoredPhoto(Protocol):
-    """A photo that is no file of its own but part of one; `str` names it."""
+    """A photo inside a larger file; `str` names it."""
 
     def read(self) -> NDArray[np.uint8]:
         """Decode it now: (H, W, 3) RGB or (H, W) gray."""
@@ -31,7 +31,7 @@ class StoredPhoto(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class AnnotatedImage:
-    """A photo and the true landmarks of its annotated faces; others in it may have none.
+    """A photo and the true landmarks of its annotated faces; it may show others, too.
 
     Attributes:
         image: path of the photo, or the photo inside a larger file.
@@ -66,19 +66,24 @@ class AnnotatedImage:
 def read_folder(root: str | os.PathLike[str]) -> list[AnnotatedImage]:
     """Read every annotated photo of a folder, in order of file name.
 
-    NAME.jpg (.jpeg, .png, .bmp, in either case) goes with NAME.pts, or with NAME.1.pts, NAME.2.pts
-    and so on if several of its faces are annotated. Photos without a .pts file are left out, and
-    their number is logged; a .pts file without its photo is an error, for leaving it out would
-    change a score unseen. Subfolders and hidden files are not read.
+    NAME.jpg (.jpeg, .png, .bmp, .webp, .tif, .tiff, in either case) goes with NAME.pts, or with NAME.1.pts,
+    NAME.2.pts and so on if several of its faces are annotated. Photos without a .pts file are left out,
+    and their number is logged. A .pts file without its photo is an error, because leaving it out would
+    change scores unnoticed. Subfolders and hidden files are not read.
 
     Raises:
-        AnnotationError: not a folder, no annotated photo in it, a .pts file that is damaged, that
-            belongs to no photo or to several, or of another number of points than the first.
+        AnnotationError: not a folder, or one that cannot be read or has no annotated photo; a .pts file that
+            is damaged, belongs to no photo or to several, or has another number of points than the first.
     """
     folder = Path(root)
     if not folder.is_dir():
         raise AnnotationError(f"{folder}: expected a folder of photos and .pts files, got none")
-    files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    try:
+        files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise AnnotationError(
+            f"{folder}: expected a folder that can be read, got {error.strerror}"
+        ) from error
     photos: dict[str, list[Path]] = defaultdict(list)
     for path in files:
         if path.suffix.lower() in PHOTO_SUFFIXES:
@@ -114,5 +119,5 @@ def read_folder(root: str | os.PathLike[str]) -> list[AnnotatedImage]:
 
 
 def face_boxes(sample: AnnotatedImage) -> NDArray[np.float32]:
-    """(N, 4) the boxes faces are cut out by: those that came with the data, or made from 68 landmarks."""
+    """(N, 4) the boxes that faces are cropped by: those of the data, or else made from the landmarks."""
     return boxes_from_landmarks(sample.landmarks) if sample.boxes is None else sample.boxes

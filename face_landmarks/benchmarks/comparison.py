@@ -62,7 +62,7 @@ class BenchmarkResult:
 
     @property
     def deviations(self) -> tuple[str, ...]:
-        """Where the faces are not as many as the protocol has, in words; empty for the whole benchmark."""
+        """Subsets with another number of faces than the protocol's, in words; empty if there is none."""
         found = {name: int(mask.sum()) for name, mask in self.subsets.items()}
         return tuple(
             f"{name}: expected {count} faces, got {found[name]}"

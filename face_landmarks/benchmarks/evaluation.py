@@ -37,15 +37,15 @@ from face_landmarks.layouts import Layout
 from face_landmarks.results import Faces
 
 BoxSource = Literal["truth", "detector"]
-# On annotated photos, MTCNN's box overlaps the box of the same face by 0.50 or more, that of a
-# neighbour by 0.11 at most.
+# On annotated photos, MTCNN's box of a face has an overlap of 0.50 or more with the annotated box of the same
+# face, and of 0.11 or less with that of another.
 _LEAST_OVERLAP = 0.3
 _FAILURE_THRESHOLDS = (8, 10)
 _AUC_THRESHOLDS = (7, 8, 10)
 
 
 class Aligner(Protocol):
-    """What `evaluate` needs of an aligner; `FaceAligner` has it, and a wrapped peer can."""
+    """What `evaluate` needs; `FaceAligner` has it, and a wrapper of another library can have it."""
 
     @property
     def layout(self) -> Layout: ...
@@ -73,7 +73,7 @@ class FaceRecord(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """The scores of an aligner, face by face and in sum.
+    """The scores of an aligner, for each face and for all.
 
     Attributes:
         images: (N,) the photo of each annotated face.
@@ -218,9 +218,9 @@ def evaluate(
 
     With boxes="truth" the aligner is given the box that came with each face or is made from its
     true landmarks (`benchmarks.annotations.face_boxes`), so the landmarks alone are scored. With
-    boxes="detector" it sees whole photos; its faces are paired with the annotated ones by their
-    boxes (`match_boxes`), never by landmarks, so that a face found but badly aligned keeps its
-    error. Other people in the photo are ignored.
+    boxes="detector" it is given whole photos. Its faces are paired with the annotated ones by their
+    boxes (`match_boxes`), never by landmarks, so that a face that is found but badly aligned keeps
+    its error. Other people in the photo are ignored.
 
     Args:
         aligner: a `FaceAligner`, or anything with its `layout` and `align_batch`.

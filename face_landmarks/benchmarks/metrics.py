@@ -1,4 +1,4 @@
-"""How far predicted landmarks lie from the truth.
+"""Errors of predicted landmarks, and statistics of them.
 
 Convention:
     Every error, rate and area here is in percent: an NME of 3.0 means that the mean landmark is
@@ -102,8 +102,8 @@ def nme_by_group(
 def signed_error(predicted: ArrayLike, truth: ArrayLike, normaliser: ArrayLike) -> Array:
     """Mean of predicted minus true position, over the landmarks of all faces that were found.
 
-    It is near zero for a sound model, and shows a slip between frames (a forgotten half pixel, an
-    origin of one) that NME hides.
+    It is near zero for a correct model. A forgotten half pixel or an origin of one shows here, and hardly in
+    the NME.
 
     Returns:
         (2,) x y in percent of the normaliser, x positive to the right and y down; NaN if no

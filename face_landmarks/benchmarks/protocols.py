@@ -76,7 +76,7 @@ class Benchmark:
         reader: reads the test set below a folder.
         columns: the scores, with the paper's values; the normaliser of the first goes into plots.
         faces: subset -> how many faces the protocol has; subsets whose size the sources dispute are left out.
-        given_boxes: box and diagonal are measured on the boxes that came with the data, not on tight ones.
+        given_boxes: the normalisers box and diagonal are measured on the boxes of the data, not tight ones.
     """
 
     name: str
@@ -201,8 +201,8 @@ class TrainingSet:
         layout: of its landmarks.
         reader: reads them below a folder.
         faces: how many the protocol has.
-        normaliser: of the error by which a checkpoint is chosen; on data with profile faces, whose eye
-            corners all but meet, the tight box.
+        normaliser: of the error by which a checkpoint is chosen; the tight box for data with profile faces,
+            whose eye corners are very close to each other.
     """
 
     name: str

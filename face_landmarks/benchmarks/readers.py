@@ -13,10 +13,10 @@ Convention:
         AFLW-19    zero  assumed: the sources leave it open
         WFLW       zero  assumed: the sources leave it open
 
-    A wrong assumption moves training and test labels alike, so it does not show in a score on the same
-    data; it shows as half a pixel of disagreement between a face and its mirror image.
+    A wrong assumption moves training and test labels by the same, so it does not change a score on the same
+    data; it shows as a disagreement of half a pixel between a face and its mirror image.
 
-    Every face has a face box, forehead to chin, from which it is cut out in training and in evaluation
+    Every face has a face box, forehead to chin, by which it is cropped in training and in evaluation
     (`face_boxes`). With 68 landmarks it is made from them; WFLW and AFLW-19 come with such boxes;
     COFW's boxes reach from brows to chin and are raised to the forehead in the proportion of the others.
 """
@@ -60,7 +60,7 @@ class Source:
 
 @dataclass(frozen=True)
 class _Files:
-    """A source below the folder the user named; every failure shows the site and the expected tree."""
+    """A source below the folder the user named; every error shows its site and the expected tree."""
 
     source: Source
     root: Path
@@ -80,7 +80,7 @@ class _Files:
         raise self.failure(f"{' or '.join(places)} is missing")
 
     def require(self, photos: Iterable[Path]) -> None:
-        """Make sure that photos exist."""
+        """Raise unless all photos exist."""
         if missing := [photo for photo in photos if not photo.is_file()]:
             raise self.failure(f"{len(missing)} photos are missing, the first {missing[0]}")
 
@@ -119,7 +119,7 @@ class _Files:
 
     @contextmanager
     def named(self, before: str = "") -> Iterator[None]:
-        """Let what goes wrong inside be said with the source's site and tree."""
+        """Raise what is raised inside as an error that shows the source's site and tree."""
         try:
             yield
         except InputError as error:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 
 from face_landmarks._system.extras import import_extra
-from face_landmarks._system.files import make_folder
+from face_landmarks._system.files import make_folder, writing
 from face_landmarks.benchmarks.annotations import read_folder
 from face_landmarks.benchmarks.comparison import evaluate_benchmark
 from face_landmarks.benchmarks.curves import save_ced
@@ -91,6 +92,9 @@ def _evaluate_benchmark(options: argparse.Namespace) -> int:
 
 def _prepare_folder(save: str | None) -> None:
     """Raise before the evaluation if its scores could not be plotted and saved."""
-    if save:
-        import_extra("matplotlib", "plot", "plots")
-        make_folder(Path(save))
+    if save is None:
+        return
+    import_extra("matplotlib", "plot", "plots")
+    make_folder(Path(save))
+    with writing(Path(save)), tempfile.TemporaryFile(dir=save):
+        pass

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches in torch, on the device that trains, with the matrices it used."""
+"""Random views of whole batches, computed in torch on the training device, with their matrices."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from face_landmarks.training.config import AugmentConfig
 
 @dataclass(frozen=True)
 class Views:
-    """Augmented crops and where everything went.
+    """Augmented crops with their landmarks and matrices.
 
     Attributes:
         crops: (B, 3, crop_size, crop_size) float32 in [0, 1].
@@ -49,11 +49,11 @@ def random_views(
         landmarks: (B, K, 2) in picture pixels.
         flips: (B,) bool, which to mirror.
         crop_size: side of the views in pixels.
-        layout: knows which landmarks trade places in a mirror.
-        lean: the labels' horizontal lean, see `mirror_landmarks`.
+        layout: of the landmarks; gives their order in a mirror image.
+        lean: how far right of the mirror-symmetric position the labels are, see `mirror_landmarks`.
         config: strengths.
         generator: source of randomness, on the pictures' device.
-        nudge: (B, 2) crop pixels to move each face by, after all else.
+        nudge: (B, 2) crop pixels by which each face is moved at the end.
         source_scale: picture pixels per crop pixel at the face's nominal size.
     """
     device, count, size = pictures.device, len(pictures), pictures.shape[-1]
@@ -100,13 +100,13 @@ def near_views(
     reach: float,
     source_scale: float = 1.0,
 ) -> Views:
-    """Two views of each picture that differ by less than a few pixels, the first ones first.
+    """Two views of each picture that differ only by a small shift.
 
-    The second view is the first, colours and all, of a face that is moved by up to `reach` crop pixels
-    along each axis. The other arguments are those of `random_views`.
+    The second view has the colours, noise and hidden parts of the first one; its face is moved by up to
+    `reach` crop pixels along each axis. The other arguments are those of `random_views`.
 
     Returns:
-        2 B views.
+        2 B views, all first views first.
     """
     nudge = 2 * torch.rand(len(pictures), 2, generator=generator, device=pictures.device) - 1
     numbers = generator.get_state()
@@ -122,11 +122,11 @@ def near_views(
 
 
 def mirror_landmarks(landmarks: Tensor, width: int, layout: Layout, lean: float) -> Tensor:
-    """Landmarks (B, K, 2) as an annotator would have put them on the mirrored picture.
+    """Landmarks (B, K, 2) as an annotator would place them in the mirrored picture.
 
-    The 300-W labels sit to the right of where a mirror-symmetric reader puts them, in every
-    picture, so on a mirrored one they would again sit to the right, not to the left. A plain
-    mirror turns the lean round; moving the points by twice the lean turns it back.
+    In every picture, the 300-W labels are to the right of what a mirror-symmetric predictor finds, by
+    `lean` inter-ocular distances. Mirrored labels are as far to the left, so they are moved to the right
+    by twice that distance.
     """
     right, left = layout.eye_corners
     inter_ocular = (landmarks[:, left] - landmarks[:, right]).norm(dim=-1)  # (B,)

@@ -28,7 +28,7 @@ class AugmentConfig:
         flip: share of mirrored views.
         colour: strength of the brightness, contrast, saturation and gamma changes, from 0 (none) to 1.
         gray: share of gray views.
-        blur: share of blurred or low-resolution views.
+        blur: share of blurred views.
         noise: largest standard deviation of added pixel noise.
         occlusion: share of views with a rectangle of the face hidden.
         turned: share of views turned by any angle, uniformly, and shifted three times as far.
@@ -238,7 +238,7 @@ def restore_config(values: dict[str, Any]) -> TrainConfig:
         network = HourglassConfig(**values["network"])
         augment = AugmentConfig(**values["augment"])
         return TrainConfig(**{**values, "network": network, "augment": augment})
-    except TypeError as error:
+    except (KeyError, TypeError) as error:
         raise InputError(f"expected the settings of this version's runs, got another: {error}") from error
 
 
@@ -248,8 +248,8 @@ RECIPES: dict[str, TrainConfig] = {
         steps=2600,
         validate_every=130,
     ),
-    # For a CPU with bfloat16 matrix units, which a wide network feeds better than a deep one. Most of
-    # its training can be done on crops of 128 px, and be gone on with from there by --init.
+    # For a CPU with bfloat16 matrix units, which a wide network uses better than a deep one. Most of
+    # the training can be done on crops of 128 px, and continued from there with --init.
     "shr-fan-68": TrainConfig(
         network=HourglassConfig(
             stacks=1, features=256, depth=3, crop_size=160, heatmap_size=40, norm="after"
@@ -260,7 +260,7 @@ RECIPES: dict[str, TrainConfig] = {
         validate_every=200,
         siamese_coordinate_weight=0.5,
     ),
-    # The paper's scale, for a data-centre GPU; rehearsed for a few steps on a CPU.
+    # The paper's scale, for a data-centre GPU; tried for a few steps on a CPU.
     "shr-fan-68-gpu": TrainConfig(
         network=HourglassConfig(stacks=2, features=256, depth=4, crop_size=256, heatmap_size=64),
         steps=8000,
@@ -274,9 +274,9 @@ RECIPES: dict[str, TrainConfig] = {
 def _for_benchmark(layout: str, steps: int, **changes: Any) -> TrainConfig:
     """The paper's scale for another benchmark.
 
-    The lean is a fact of the 300-W labels and unknown elsewhere. The crop rule is the default wherever face
+    The lean is measured for the 300-W labels, and unknown for others. The crop rule is the default where face
     boxes reach from forehead to chin, see `benchmarks.readers`. None of these recipes has been run on its
-    data.
+    full data.
     """
     base = RECIPES["shr-fan-68-gpu"]
     network = replace(base.network, landmarks=len(get_layout(layout)))

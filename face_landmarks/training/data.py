@@ -34,7 +34,7 @@ class FaceSet:
         pictures: (M, 3, S, S) uint8.
         landmarks: (M, K, 2) float32 in picture pixels; K = 0 without annotations.
         names: (M,) file stems.
-        mapped: the pictures lie in a file, of which only what is looked at comes into memory.
+        mapped: the pictures are memory-mapped from a file, so that only those in use take memory.
     """
 
     pictures: Tensor
@@ -58,13 +58,13 @@ class FaceSet:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Where the faces of a batch come from; all in pictures of the same size.
+    """The sets of faces of a run; all that it trains on have pictures of one size.
 
     Attributes:
         labelled: the main set.
         validation: never trained on; pictures are exactly one crop wide.
         large_pose: secondary labelled set, or None.
-        unlabelled: faces without landmarks, for the Siamese term, or None.
+        unlabelled: faces without landmarks, or None.
         normaliser: of the validation's NME.
     """
 
@@ -121,8 +121,8 @@ def load_faces(
 ) -> FaceSet:
     """Read a folder of photos with .pts files; every annotated face becomes one picture.
 
-    The face has the size it would have in a crop of `crop_size`; the picture is `margin` crops
-    wide, so that a shifted or turned crop still finds pixels.
+    The face has the size that it would have in a crop of `crop_size`. The picture is `margin` crops
+    wide, so that shifted and turned crops lie inside it.
 
     Args:
         root: folder of NAME.jpg with NAME.pts, or NAME.1.pts, NAME.2.pts, ...
@@ -167,7 +167,7 @@ def crop_faces(
     store: Path | None = None,
     progress: bool = False,
 ) -> FaceSet:
-    """Cut every annotated face out by its face box, see `benchmarks.annotations.face_boxes`.
+    """Crop every annotated face by its face box, see `benchmarks.annotations.face_boxes`.
 
     Args:
         samples: annotated photos, decoded here, one at a time.
@@ -175,12 +175,14 @@ def crop_faces(
         crop_scale: side of the crop in units of face box width + height.
         crop_shift: how far below the box's centre the crop's centre lies, in box heights.
         margin: side of the picture in crops.
-        store: keep the pictures in this file instead of in memory; they are found there by a later
-            call for the same faces, which then decodes no photo.
+        store: file to keep the pictures in, instead of in memory; a later call for the same faces reads
+            them from there and decodes no photo.
         progress: show a progress bar on stderr.
 
     Raises:
         ImageError, AnnotationError: an unreadable photo.
+        InputError: the disk has too little free space for the store.
+        WriteError: the store cannot be written.
     """
     size = round(margin * crop_size)
     matrices = [

@@ -201,6 +201,20 @@ def test_a_folder_that_is_none_is_refused(tmp_path):
         read_folder(tmp_path / "gone")
 
 
+def test_a_folder_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
+    def iterdir(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    with pytest.raises(AnnotationError, match="expected a folder that can be read, got Permission denied"):
+        read_folder(tmp_path)
+
+
+def test_photos_of_every_suffix_are_paired(tmp_path):
+    touch(tmp_path, "a.webp a.pts b.TIF b.pts c.tiff c.pts d.bmp d.pts")
+    assert [name for name, _ in listing(read_folder(tmp_path))] == ["a.webp", "b.TIF", "c.tiff", "d.bmp"]
+
+
 @pytest.mark.parametrize("other", ["a.2.pts", "b.pts"])
 def test_all_faces_of_a_folder_have_the_same_number_of_points(tmp_path, other):
     touch(tmp_path, "a.jpg b.jpg a.1.pts")

@@ -4,6 +4,7 @@ import csv
 import functools
 import json
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -169,6 +170,15 @@ def test_what_does_not_go_together_is_said(words, message, tmp_path, monkeypatch
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("save", ["file", "file/below", "/dev/null/below"])
+def test_scores_that_cannot_be_saved_are_refused_before_the_work(tmp_path, monkeypatch, capsys, save):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    assert cli.main(["evaluate", "no-such-photos", "--save", save]) == 2
+    out, err = capsys.readouterr()
+    assert save in err and "no-such-photos" not in err and out == ""
+
+
 def samples_of(layout, seeds):
     """Annotated photos that are nowhere on disk."""
 
@@ -219,6 +229,25 @@ def test_pictures_that_were_not_finished_are_made_anew(tmp_path, monkeypatch, de
     assert torch.equal(
         crop_faces(samples, **CROP_RULE, store=store).pictures, crop_faces(samples, **CROP_RULE).pictures
     )
+
+
+def test_a_store_of_another_length_is_made_anew(tmp_path, decoded):
+    samples, store = samples_of(LAYOUTS["ibug-68"], range(3)), tmp_path / "pictures"
+    whole = crop_faces(samples, **CROP_RULE, store=store).pictures.clone()
+    store.write_bytes(store.read_bytes()[:5000])
+    decoded.clear()
+    assert torch.equal(crop_faces(samples, **CROP_RULE, store=store).pictures, whole)
+    assert len(decoded) == 3
+
+
+def test_pictures_of_photos_that_changed_are_made_anew(tmp_path, decoded):
+    layout, photo, store = LAYOUTS["ibug-68"], tmp_path / "a.png", tmp_path / "pictures"
+    sample = AnnotatedImage(photo, draw_photo(0, layout)[1][np.newaxis])
+    pictures = []
+    for seed in (0, 1):
+        cv2.imwrite(str(photo), draw_photo(seed, layout)[0])
+        pictures.append(crop_faces([sample], **CROP_RULE, store=store).pictures.clone())
+    assert not torch.equal(*pictures) and len(decoded) == 2
 
 
 def test_a_disk_without_room_is_refused_before_it_is_full(tmp_path, monkeypatch):

@@ -120,6 +120,7 @@ PUBLIC_NAMES = [
     "MissingDependencyError",
     "ModelCard",
     "TrackedFaces",
+    "TrainingError",
     "UnknownModelError",
     "Video",
     "VideoWriter",

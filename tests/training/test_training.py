@@ -30,6 +30,7 @@ from face_landmarks.training.losses import (
     siamese_coordinate_loss,
     siamese_loss,
 )
+from face_landmarks.training.runs import load_config
 from face_landmarks.training.settings import override
 
 
@@ -405,6 +406,52 @@ def test_the_command_does_not_pass_over_a_folder_without_photos(photo_folder, tm
 def test_settings_without_effect_are_refused(setting):
     with pytest.raises(InputError, match=f"{setting.partition('=')[0]}: expected"):
         override(dataclasses.replace(TINY, siamese_weight=0.0), [setting])
+
+
+def test_settings_without_a_network_are_refused():
+    values = dataclasses.asdict(TINY)
+    del values["network"]
+    with pytest.raises(InputError, match="expected the settings of this version's runs"):
+        restore_config(values)
+
+
+def test_the_command_learns_from_a_teacher_with_larger_crops(photo_folder, tmp_path, capsys):
+    def words(out, size, *more):
+        shape = [
+            f"network.{name}" for name in ("features=16", f"crop_size={size}", f"heatmap_size={size // 4}")
+        ]
+        settings = [
+            *shape,
+            "network.depth=2",
+            "steps=2",
+            "batch_size=4",
+            "validate_every=1",
+            "siamese_weight=0",
+        ]
+        folders = ["--train", str(photo_folder), "--val", str(photo_folder), "--out", str(tmp_path / out)]
+        flags = ["--device=cpu", "--no-compile", "--quiet", *(f"--set={setting}" for setting in settings)]
+        return ["train", *folders, *flags, *more]
+
+    assert main(words("teacher", 48)) == 0
+    teacher = ["--teacher", str(tmp_path / "teacher" / "model.safetensors")]
+    assert main(words("student", 32, *teacher)) == 2
+    assert "teacher: expected None, or a weight above 0" in capsys.readouterr().err
+    weights = ["--set=teacher_weight=1", "--set=teacher_coordinate_weight=0.5"]
+    assert main(words("student", 32, *weights)) == 2
+    assert "teacher: expected a model" in capsys.readouterr().err
+    bare = ["--unlabelled", str(photo_folder), "--set=unlabelled_share=0.5"]
+    assert main(words("student", 32, *teacher, *weights, *bare)) == 0
+    card, _ = load_weights(tmp_path / "student" / "model.safetensors")
+    assert card.training_data == (
+        "3 faces of photos, 2 without landmarks of photos, "
+        "taught by shr-fan-68-fast-teacher, trained on 3 faces of photos"
+    )
+    assert (
+        load_config(tmp_path / "student").source_scale == 1.5
+    )  # pictures are as fine as the teacher's crops
+    with (tmp_path / "student" / "log.csv").open() as file:
+        assert all(float(row["teacher"]) > 0 and row["teacher_coordinate"] for row in csv.DictReader(file))
+    assert main(words("student", 32, *teacher, *weights, *bare)) == 0  # it has all its steps
 
 
 def test_a_run_of_another_version_is_refused(tmp_path):
