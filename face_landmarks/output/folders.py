@@ -19,7 +19,16 @@ from face_landmarks._system.files import make_folder, remove
 from face_landmarks.aligner import FaceAligner
 from face_landmarks.errors import ImageError, InputError
 from face_landmarks.images import PHOTO_SUFFIXES, read_image
-from face_landmarks.output.journal import Row, append, only_run, read_rows, resume, settings_of, size_of
+from face_landmarks.output.journal import (
+    Row,
+    append,
+    has_failed,
+    only_run,
+    read_rows,
+    resume,
+    settings_of,
+    size_of,
+)
 from face_landmarks.output.tables import TABLES, check_free, check_stems, convert, import_pyarrow
 from face_landmarks.results import Faces
 
@@ -216,7 +225,7 @@ def _report(rows: Iterable[Row], resumed: int) -> FolderReport:
     failed: dict[str, str] = {}
     for row in rows:
         if "error" in row:
-            (failed if row.get("retry") else unreadable)[row["image"]] = row["error"]
+            (failed if has_failed(row) else unreadable)[row["image"]] = row["error"]
         else:
             images, faces = images + 1, faces + len(row["boxes"])
     return FolderReport(images, faces, resumed, unreadable, failed)

@@ -104,7 +104,7 @@ def _resume(lines: Path, folder: Path, settings: Row) -> set[str]:
                 break
             row = _read_row(lines, line)
             _check_row(lines, row, folder, settings)
-            if row.get("retry"):
+            if has_failed(row):
                 failed = True
             else:
                 done.add(row["image"])
@@ -112,7 +112,7 @@ def _resume(lines: Path, folder: Path, settings: Row) -> set[str]:
         file.truncate(whole)
     if failed:
         with replacing(lines) as temporary, temporary.open("wb") as kept, lines.open("rb") as file:
-            kept.writelines(line for line in file if not json.loads(line).get("retry"))
+            kept.writelines(line for line in file if not has_failed(json.loads(line)))
     return done
 
 
@@ -130,6 +130,11 @@ def read_rows(lines: Path) -> Iterator[Row]:
     """Every line of the file."""
     with lines.open("rb") as file:  # in text mode a carriage return would end a line, too
         yield from map(json.loads, file)
+
+
+def has_failed(row: Row) -> bool:
+    """Whether a line is of a photo at which the detector or the aligner raised."""
+    return "error" in row and row.get("retry") is True
 
 
 def size_of(photo: Path) -> int | None:

@@ -184,3 +184,12 @@ def test_a_line_to_a_landmark_far_away_leaves_the_photo_towards_it():
     landmarks[8:17] = [1e12, 30]  # beyond OpenCV's coordinates
     drawn = ink(draw_faces(GRAY, faces_at(landmarks), points=False, weight=1e-5))
     assert drawn[30, 41:].all() and not drawn[30, :38].any()
+
+
+@pytest.mark.parametrize("lines", [True, False])
+def test_a_dark_outline_shows_white_strokes_on_a_white_photo(lines):
+    white = np.full_like(GRAY, 255)
+    drawn = draw_faces(
+        white, faces_at(ring((80, 60), 40)), lines=lines, points=not lines, color=(255, 255, 255)
+    )
+    assert 140 <= drawn.min() <= 200  # at most 0.4 of black: an outline, not a black line

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from face_landmarks import FaceAligner, load_model, read_image
+from face_landmarks import MTCNN, FaceAligner, load_model, read_image
 from face_landmarks.benchmarks.annotations import read_folder
 from face_landmarks.cli import main
 from face_landmarks.errors import InputError, MissingDependencyError, WriteError
@@ -44,7 +44,7 @@ def aligner():
 
 @pytest.fixture
 def photos(tmp_path):
-    """Four photos, one in a subfolder; a damaged one, a hidden one, and a file that is none."""
+    """Four photos, one in a subfolder; a damaged one, two hidden ones, and a file that is none."""
     folder = tmp_path / "photos"
     (folder / "deep").mkdir(parents=True)
     photo = cv2.imread(str(ASTRONAUT))
@@ -52,7 +52,8 @@ def photos(tmp_path):
     pictures = {"a.jpg": photo, "b.PNG": wide, "deep/c.jpg": photo[:, ::-1], "d.jpg": photo * 0}
     for name, picture in pictures.items():
         cv2.imwrite(str(folder / name), picture)
-    for name in ("broken.jpg", ".hidden.jpg", "notes.txt"):
+    (folder / ".thumbnails").mkdir()
+    for name in ("broken.jpg", ".hidden.jpg", ".thumbnails/a.jpg", "notes.txt"):
         (folder / name).write_text("not a photo")
     return folder
 
@@ -310,6 +311,15 @@ def test_settings_tell_every_option_that_may_change_a_landmark(aligner):
 def test_a_detector_is_named_without_its_address(detector, name):
     aligner = FaceAligner("shr-fan-68-fast", detector=detector, device="cpu")
     assert settings_of(aligner)["detector"] == name
+
+
+def test_detectors_of_other_settings_have_other_names():
+    def name(**options):
+        detector = MTCNN(device="cpu", **options)
+        return settings_of(FaceAligner("shr-fan-68-fast", detector=detector, device="cpu"))["detector"]
+
+    assert name() == name() and name().startswith("MTCNN(")
+    assert len({name(), name(min_face_size=40), name(thresholds=(0.6, 0.7, 0.8)), name(max_size=640)}) == 4
 
 
 def test_two_runs_do_not_write_one_file(photos, tmp_path):
