@@ -39,7 +39,7 @@ _MARGIN: Final = 0.2  # of a box, around it: a face that comes this near may hid
 
 @dataclass(frozen=True, eq=False)
 class TrackedFaces:
-    """The faces of one frame and their identities.
+    """The faces of one frame and their identities; equal if all values are.
 
     Attributes:
         faces: the N faces in view, in order of their identity.
@@ -55,6 +55,16 @@ class TrackedFaces:
 
     def __len__(self) -> int:
         return len(self.faces)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TrackedFaces):
+            return NotImplemented
+        return (
+            (self.detected, self.cut, self.faces) == (other.detected, other.cut, other.faces)
+        ) and np.array_equal(self.identities, other.identities)
+
+    def __hash__(self) -> int:
+        return hash((self.faces, self.identities.tobytes()))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values, ready for JSON."""

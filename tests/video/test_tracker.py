@@ -1,5 +1,7 @@
 """Faces tracked through a video: who is who, where they are expected, and when the detector runs."""
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ from face_landmarks import FaceAligner, Faces, read_image
 from face_landmarks.errors import DetectorError, ImageError, InputError
 from face_landmarks.geometry import boxes_from_landmarks
 from face_landmarks.layouts import IBUG_68, get_layout
-from face_landmarks.video.tracker import FaceTracker
+from face_landmarks.video.smoothing import face_size
+from face_landmarks.video.tracker import FaceTracker, _Track
 
 SIDE = 40  # of a person in Stage, in pixels
 
@@ -305,6 +308,48 @@ def test_a_missing_face_is_remembered_for_max_missing_frames(gone):
     assert tracked.identities.tolist() == [0 if gone == 2 else 1]
 
 
+@pytest.mark.parametrize(("gap", "age"), [(0.15, 5), (0.25, 0)])
+def test_a_face_is_remembered_as_it_was_when_no_other_was_near(gap, age):
+    stage = Stage()
+    tracker = FaceTracker(stage, detect_every=1, smooth=False)
+    tracker.update(stage.frame({0: (100, 60)}))
+    ((x0, _, x1, _),) = boxes_from_landmarks(stage.faces([0]).landmarks)
+    for _ in range(5):
+        tracked = tracker.update(stage.frame({0: (100, 60), 1: (100 + (1 + gap) * (x1 - x0), 60)}))
+    assert len(tracked) == 2
+    assert tracker._tracks[0].anchor_age == age  # frames since no other face was near
+
+
+@pytest.mark.parametrize("frames", [1, 10])
+def test_how_badly_a_face_fits_one_that_was_alone_some_frames_ago(frames):
+    stage = Stage()
+    stage.frame({0: (100, 60)})
+    face, appearance = stage.faces([0]), np.random.default_rng(0).normal(0, 50, 1000)
+    track = _Track(0, face, appearance, None)
+    track.anchor_velocity, track.anchor_age = np.array([4.0, -2.0]), frames
+    travelled = sum(0.95**t for t in range(frames))  # of the velocity, as it slows down
+
+    def moved(offset):
+        return dataclasses.replace(face, landmarks=face.landmarks + np.float32(offset))
+
+    expected = travelled * track.anchor_velocity
+    assert track.mismatch(moved(expected), appearance) == pytest.approx(0, abs=1e-5)
+    size = face_size(face.landmarks[0])
+    away = track.mismatch(moved(expected + size * np.array([0.3, 0.4])), appearance)
+    assert away == pytest.approx(0.5 / (1 + 0.1 * frames), abs=1e-4)
+    assert track.mismatch(moved(expected), -appearance) == pytest.approx(2, abs=0.02)
+
+
+def test_of_two_faces_that_look_alike_one_is_the_missing_one():
+    stage = Stage()
+    stage.clothes[1] = stage.clothes[0]
+    tracker = FaceTracker(stage)
+    people = {0: (100, 60), 1: (150, 60)}
+    hidden = [{1}] * 3 + [{0, 1}] * 3 + [set()] * 6
+    rows = [tracker.update(stage.frame(people, gone)).identities.tolist() for gone in hidden]
+    assert rows[2] == [0] and rows[4] == [] and rows[-1] == [0, 1]
+
+
 def test_numbers_are_not_given_again_after_a_reset():
     stage = Stage()
     tracker = FaceTracker(stage)
@@ -340,6 +385,15 @@ def test_what_a_tracker_gives_is_read_only_and_what_it_shows_is_short():
         tracked.identities[0] = 3
     tracker.update(stage.frame({0: (100, 60), 1: (300, 60)}, {1}))
     assert repr(tracker).endswith(", 1 in view, 1 missing)")
+
+
+def test_equal_results_are_equal():
+    stage = Stage()
+    first, second = (FaceTracker(stage).update(stage.frame({0: (100, 60)})) for _ in range(2))
+    assert first == second and hash(first) == hash(second) and first != first.faces
+    for change in ({"cut": False}, {"detected": False}, {"identities": np.array([1])}):
+        assert dataclasses.replace(first, **change) != first
+    assert dataclasses.replace(first, faces=stage.faces([])) != first
 
 
 def test_a_frame_as_plain_values():
