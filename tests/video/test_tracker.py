@@ -340,6 +340,15 @@ def test_how_badly_a_face_fits_one_that_was_alone_some_frames_ago(frames):
     assert track.mismatch(moved(expected), -appearance) == pytest.approx(2, abs=0.02)
 
 
+def test_an_appearance_is_a_running_mean():
+    stage = Stage()
+    stage.frame({0: (100, 60)})
+    first, second = np.random.default_rng(0).normal(0, 50, (2, 1000))
+    track = _Track(0, stage.faces([0]), first, None)
+    track.learn(second)
+    np.testing.assert_allclose(track.appearance, 0.9 * first + 0.1 * second)
+
+
 def test_of_two_faces_that_look_alike_one_is_the_missing_one():
     stage = Stage()
     stage.clothes[1] = stage.clothes[0]
