@@ -261,7 +261,7 @@ def other_weights():
         ({"refine": True}, "refine"),
         ({"model": "shr-fan-68"}, "model"),
     ],
-    ids=str,
+    ids=["setting", "function", "type", "backend", "flip", "refine", "model"],
 )
 def test_whatever_changes_landmarks_is_told_apart(photos, tmp_path, options, name):
     if "backend" in options:
@@ -447,6 +447,23 @@ def test_a_detector_that_always_raises_ends_a_run_that_has_no_result_yet(tmp_pat
         with pytest.raises(ConnectionRefusedError, match="nobody there"):
             align_folder(down, folder, out)
         assert out.read_bytes() == b""
+
+
+def test_a_group_that_fails_after_others_had_results_is_recorded(tmp_path):
+    folder, calls = tmp_path / "photos", []
+    folder.mkdir()
+    for name in "abcdefghijklmnop":
+        cv2.imwrite(str(folder / f"{name}.png"), np.full((60, 80, 3), 90, np.uint8))
+
+    def tires(image):
+        calls.append(image)
+        if len(calls) > 8:
+            raise RuntimeError("no more")
+        return BOX
+
+    aligner = FaceAligner("shr-fan-68-fast", detector=tires, device="cpu")
+    report = align_folder(aligner, folder, tmp_path / "out.jsonl")
+    assert (report.images, len(report.failed)) == (8, 8)
 
 
 def test_an_aligner_without_a_detector_is_refused(photos, tmp_path):
