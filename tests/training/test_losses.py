@@ -8,7 +8,7 @@ import torch
 
 from face_landmarks.heatmap import encode_heatmaps
 from face_landmarks.layouts import IBUG_68
-from face_landmarks.training.augment import random_views
+from face_landmarks.training.augment import near_views, random_views
 from face_landmarks.training.config import AugmentConfig
 from face_landmarks.training.losses import coordinate_loss, principal_axes
 
@@ -122,3 +122,18 @@ def test_a_finer_picture_gives_the_same_view():
         views.append(random_views(pictures.expand(-1, 3, -1, -1), fine, flips, *rules, source_scale=factor))
     torch.testing.assert_close(views[0].landmarks, views[1].landmarks, atol=1e-3, rtol=0)
     assert float((views[0].crops - views[1].crops).abs().max()) < 0.05
+
+
+def test_near_views_of_a_finer_picture_are_those_of_a_coarse_one():
+    config = AugmentConfig(noise=0, occlusion=0, colour=0, gray=0, blur=0)
+    points = 20 + 24 * torch.rand(2, 68, 2, generator=torch.Generator().manual_seed(1))  # in 64 px
+    landmarks = []
+    for factor in (1, 2):
+        pictures = torch.zeros(2, 3, 64 * factor, 64 * factor, dtype=torch.uint8)
+        rules = (48, IBUG_68, 0.0, config, torch.Generator().manual_seed(2))
+        fine = (points + 0.5) * factor - 0.5
+        views = near_views(
+            pictures, fine, torch.tensor([True, False]), *rules, reach=1.0, source_scale=factor
+        )
+        landmarks.append(views.landmarks)
+    torch.testing.assert_close(*landmarks, atol=1e-3, rtol=0)

@@ -17,7 +17,7 @@ from face_landmarks.training import export, loop
 from face_landmarks.training.data import TrainingData
 from face_landmarks.training.export import calibrate, export_model
 from face_landmarks.training.loop import Trainer
-from face_landmarks.training.runs import fingerprint, load_best, load_config
+from face_landmarks.training.runs import LOG_FIELDS, fingerprint, load_best, load_config, open_log
 
 EXPORT = {"name": "tiny", "summary": "", "training_data": "", "command": ""}
 
@@ -123,6 +123,20 @@ def test_a_damaged_log_loses_the_damaged_rows_alone(tmp_path):
     trainer(tmp_path).run(progress=False)
     with (tmp_path / "log.csv").open() as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["3", "6"]
+
+
+def test_the_log_of_a_continued_run_has_no_row_later_than_its_checkpoint(tmp_path):
+    row = dict.fromkeys(LOG_FIELDS, 0.5)
+    with open_log(tmp_path, 0) as write:
+        for step in (2, 4, 6):
+            write({**row, "step": step})
+    with open_log(tmp_path, 4) as write:
+        write({**row, "step": 5})
+    with (tmp_path / "log.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["2", "4", "5"]
+    with open_log(tmp_path, 0):
+        pass
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 1  # a run from the start
 
 
 def test_a_run_folder_that_is_a_file_is_refused(tmp_path):
