@@ -1,20 +1,24 @@
-"""Does the confidence mean something? Expected errors against real ones, and faces against what is none.
+"""Measure the confidence: expected errors against real ones, and scores of faces against other scores.
 
-    python examples/lab/measure_confidence.py 300w/photos/val [--model shr-fan-68] [--plot reliability.png]
+    python examples/lab/measure_confidence.py 300w/photos/val [--others infants] [--plot reliability.png]
 
 1. The calibration is fitted on four fifths of the faces and tested on the others, five times: the share of
    landmarks within the radius that should contain 68 % and 95 % of them, among others, beside the same for
    errors taken as Rayleigh distributed; and, for tenths of the landmarks from the smallest expected error
    to the largest, the expected and the mean real error.
-2. The same photos with the face half hidden behind a piece of background, cut off at the middle by the
-   photo's edge, and boxes of background without a face (unannotated people among them count as such):
-   how well the mean score of a face tells them from whole faces (AUROC: 1 always, 0.5 never).
+2. The calibration is fitted on all these faces and tested on others: on the same faces, each half hidden
+   behind a piece of background, all landmarks and the visible ones alone; and on the faces of --others.
+3. How well the mean score of a face tells whole faces from the same photos with the face half hidden, or cut
+   off at the middle by the photo's edge, and from boxes of background without an annotated face (AUROC: 1
+   always, 0.5 never).
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -71,50 +75,91 @@ def background(
     return None
 
 
-def half_hidden(image: Image, box: Floats, patch: Image, random: np.random.Generator) -> Image:
-    """One half of the face, left, right, upper or lower, behind a piece of background."""
+def half_hidden(image: Image, box: Floats, patch: Image, random: np.random.Generator) -> tuple[Image, Floats]:
+    """A photo with one half of the face, left, right, upper or lower, behind a piece of background.
+
+    Returns:
+        The photo, and (4,) x0 y0 x1 y1 of the hidden part.
+    """
     x0, y0, x1, y1 = box.astype(int).tolist()
     middle_x, middle_y = (x0 + x1) // 2, (y0 + y1) // 2
     halves = ((x0, y0, middle_x, y1), (middle_x, y0, x1, y1), (x0, y0, x1, middle_y), (x0, middle_y, x1, y1))
-    left, top, right, bottom = np.clip(halves[random.integers(4)], 0, [*image.shape[1::-1]] * 2).tolist()
+    place = np.clip(halves[random.integers(4)], 0, [*image.shape[1::-1]] * 2)
+    left, top, right, bottom = place.tolist()
     hidden = image.copy()
     rows = np.linspace(0, len(patch) - 1, bottom - top).astype(int)
     columns = np.linspace(0, patch.shape[1] - 1, right - left).astype(int)
     hidden[top:bottom, left:right] = patch[rows][:, columns]
-    return hidden
+    return hidden, place.astype(np.float64)
+
+
+def measure(
+    aligner: FaceAligner, images: Iterable[Path | Image], truth: Sequence[NDArray[np.float32]]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores (N, K), and errors (N, K) in crop pixels, of faces in their true boxes."""
+    found = aligner.align_batch(images, [boxes_from_landmarks(landmarks) for landmarks in truth])
+    sides = np.concatenate([(faces.boxes[:, 2:] - faces.boxes[:, :2]).sum(axis=1) for faces in found])
+    pixel = torch.from_numpy(sides * aligner.card.crop_scale / aligner.crop_size)  # image per crop pixel
+    points = np.concatenate([faces.landmarks for faces in found])
+    distance = torch.from_numpy(np.linalg.norm(points - np.concatenate(truth), axis=2))
+    scores = np.concatenate([faces.landmark_scores for faces in found])
+    return torch.from_numpy(scores), distance / pixel[:, None]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folder", help="whole photos with .pts files")
     parser.add_argument("--model", default="shr-fan-68")
+    parser.add_argument("--others", nargs="*", default=[], help="folders of other faces with .pts files")
     parser.add_argument("--plot", help="draw the reliability diagram and the scores here")
     options = parser.parse_args()
     aligner = FaceAligner(options.model, detector=None)
-    random = np.random.default_rng(0)
     samples = read_folder(options.folder)
+    scores, errors = measure(aligner, (s.image for s in samples), [s.landmarks for s in samples])
+    print(f"{aligner.card.name}, {len(scores)} faces of {options.folder}")
+    rows = print_cross_validation(scores, errors)
 
-    def certainty(cases: Iterable[tuple[Image, Floats]]) -> Floats:
-        images, boxes = zip(*cases, strict=True)
-        results = aligner.align_batch(images, [box[None] for box in boxes])
+    whole, groups = scratch_cases(samples, np.random.default_rng(0))
+    calibration = fit_calibration(scores, errors)
+    print(
+        "\n| fitted on all of these, tested on | landmarks | error / expected | within 68 % | within 95 % |"
+    )
+    print("|---|---|---|---|---|")
+
+    def print_coverage(name: str, ratio: torch.Tensor) -> None:
+        inside = [(ratio < coverage_radius(share, calibration)).double().mean() for share in (0.68, 0.95)]
+        print(f"| {name} | {ratio.numel()} | {ratio.mean():.2f} | {inside[0]:.1%} | {inside[1]:.1%} |")
+
+    cases = groups["half hidden"]
+    found, wrong = measure(aligner, [case.image for case in cases], [case.landmarks[None] for case in cases])
+    ratio = wrong / expected_errors(found, calibration)
+    visible = torch.from_numpy(np.stack([case.visible for case in cases]))
+    print_coverage("half hidden", ratio)
+    print_coverage("half hidden, visible landmarks", ratio[visible])
+    for folder in options.others:
+        others = read_folder(folder)
+        found, wrong = measure(aligner, (s.image for s in others), [s.landmarks for s in others])
+        print_coverage(f"{folder}, {len(found)} faces", wrong / expected_errors(found, calibration))
+
+    def mean_scores(cases: Sequence[Case]) -> Floats:
+        results = aligner.align_batch([case.image for case in cases], [case.box[None] for case in cases])
         return np.array([faces.landmark_scores.mean() for faces in results])
 
-    found = aligner.align_batch(
-        (sample.image for sample in samples), [boxes_from_landmarks(sample.landmarks) for sample in samples]
-    )
-    sides = np.concatenate([(faces.boxes[:, 2:] - faces.boxes[:, :2]).sum(axis=1) for faces in found])
-    pixel = torch.from_numpy(sides * aligner.card.crop_scale / aligner.crop_size)  # image per crop pixel
-    distance = [
-        np.linalg.norm(faces.landmarks - sample.landmarks, axis=2)
-        for faces, sample in zip(found, samples, strict=True)
-    ]
-    errors = torch.from_numpy(np.concatenate(distance)) / pixel[:, None]  # (N, K) crop pixels
-    scores = torch.from_numpy(np.concatenate([faces.landmark_scores for faces in found]))
-    expected, inside = cross_validated(scores, errors)
-    ratio = (errors / expected).flatten()
+    sure = mean_scores(whole)
+    print("\n| against whole faces | cases | mean score | AUROC |\n|---|---|---|---|")
+    print(f"| whole faces | {len(sure)} | {sure.mean():.2f} (lowest {sure.min():.2f}) | |")
+    unsure = {name: mean_scores(cases) for name, cases in groups.items()}
+    for name, values in unsure.items():
+        print(f"| {name} | {len(values)} | {values.mean():.2f} | {auroc(sure, values):.3f} |")
+    if options.plot:
+        draw(options.plot, rows, {"whole faces": sure, **unsure})
 
-    print(f"{aligner.card.name}, {len(scores)} faces of {options.folder}, {FOLDS}-fold")
-    print("\n| nominal share | landmarks within its radius | within Rayleigh's |\n|---|---|---|")
+
+def print_cross_validation(scores: torch.Tensor, errors: torch.Tensor) -> list[tuple[float, float]]:
+    """Print part 1; returns the expected and the mean real error of each tenth of the landmarks."""
+    expected, inside = cross_validated(scores, errors)
+    ratio = errors / expected
+    print(f"\n| nominal share, {FOLDS}-fold | within its radius | within Rayleigh's |\n|---|---|---|")
     for share in SHARES:
         rayleigh = (ratio < coverage_radius(share)).double().mean()
         print(f"| {share:.0%} | {inside[share]:.1%} | {rayleigh:.1%} |")
@@ -123,41 +168,42 @@ def main() -> None:
     print("\n| tenth of the landmarks | expected error, crop px | real error, crop px |\n|---|---|---|")
     for number, (nominal, real) in enumerate(rows, 1):
         print(f"| {number} | {nominal:.2f} | {real:.2f} |")
+    return rows
 
-    whole, groups = scratch_cases(samples, random)
-    sure = certainty(whole)
-    print("\n| against whole faces | cases | mean score | AUROC |\n|---|---|---|---|")
-    print(f"| whole faces | {len(sure)} | {sure.mean():.2f} (lowest {sure.min():.2f}) | |")
-    doubts = {name: certainty(cases) for name, cases in groups.items()}
-    for name, doubt in doubts.items():
-        print(f"| {name} | {len(doubt)} | {doubt.mean():.2f} | {auroc(sure, doubt):.3f} |")
-    if options.plot:
-        draw(options.plot, rows, {"whole faces": sure, **doubts})
+
+class Case(NamedTuple):
+    """A place in a photo: its box (4,), and of a face the landmarks (K, 2) and which are visible (K,)."""
+
+    image: Image
+    box: Floats
+    landmarks: NDArray[np.float32]
+    visible: NDArray[np.bool_]
 
 
 def scratch_cases(
     samples: list[AnnotatedImage], random: np.random.Generator
-) -> tuple[list[tuple[Image, Floats]], dict[str, list[tuple[Image, Floats]]]]:
-    """Whole faces, and the same photos spoilt: pairs of an image and a box (4,)."""
-    whole: list[tuple[Image, Floats]] = []
-    groups: dict[str, list[tuple[Image, Floats]]] = {
-        "half hidden": [], "cut off at the middle": [], "background": [],
-    }  # fmt: skip
+) -> tuple[list[Case], dict[str, list[Case]]]:
+    """Whole faces, and the same photos with the face hidden in part, cut off, or elsewhere."""
+    whole: list[Case] = []
+    groups: dict[str, list[Case]] = {"half hidden": [], "cut off at the middle": [], "background": []}
     for sample in samples:
         image = read_image(sample.image)
         boxes = boxes_from_landmarks(sample.landmarks).astype(np.float64)
-        for box in boxes:
-            whole.append((image, box))
+        for box, landmarks in zip(boxes, sample.landmarks, strict=True):
+            seen = np.full(len(landmarks), True)
+            whole.append(Case(image, box, landmarks, seen))
             side = float((box[2:] - box[:2]).mean())
             middle = int((box[0] + box[2]) / 2)
             if 0 < middle < image.shape[1]:
-                groups["cut off at the middle"].append((np.ascontiguousarray(image[:, :middle]), box))
+                left = np.ascontiguousarray(image[:, :middle])
+                groups["cut off at the middle"].append(Case(left, box, landmarks, landmarks[:, 0] < middle))
             place = background(image, boxes, side, random)
             if place is not None:
-                groups["background"].append((image, np.array(place)))
+                groups["background"].append(Case(image, np.array(place), landmarks, ~seen))
                 x0, y0, x1, y1 = map(int, place)
-                patch = image[y0 : y1 + 1, x0 : x1 + 1]
-                groups["half hidden"].append((half_hidden(image, box, patch, random), box))
+                hidden, part = half_hidden(image, box, image[y0 : y1 + 1, x0 : x1 + 1], random)
+                inside = ((landmarks >= part[:2]) & (landmarks < part[2:])).all(axis=1)
+                groups["half hidden"].append(Case(hidden, box, landmarks, ~inside))
     return whole, groups
 
 
