@@ -93,7 +93,8 @@ def _checked(locator: Locator, found: Located, photos: Sequence[NDArray[np.uint8
     again = _upright(locator, found, every, photos, boxes)
     moved = (again.landmarks - found.landmarks).norm(dim=2)  # (B, K) pixels
     size = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt()
-    trust = (_TOLERANCE * size / moved.mean(dim=1)).clamp(max=1).float()  # (B,); a heap has moved by infinity
+    allowed, mean = _TOLERANCE * size, moved.mean(dim=1)
+    trust = torch.where(mean <= allowed, 1.0, allowed / mean).float()  # (B,); a heap has moved by infinity
     return Located(
         found.landmarks,
         found.scores * trust.unsqueeze(1),
