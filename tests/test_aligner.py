@@ -111,6 +111,27 @@ def test_the_offset_of_a_card_is_taken_off_in_crop_pixels():
     np.testing.assert_allclose(plain - moved, np.array([2, -1]) * crop_pixel, atol=1e-3)
 
 
+@pytest.mark.parametrize(("window", "temperature"), [(5, 10.0), (7, 10.0), (7, 2.0)])
+def test_the_decoder_is_that_of_the_card(window, temperature):
+    """Of two peaks, three cells apart, the lower one counts if the window reaches it."""
+
+    class Peaks(nn.Module):
+        def forward(self, crops):
+            heatmaps = torch.zeros(len(crops), 68, 64, 64)
+            heatmaps[:, :, 30, 32], heatmaps[:, :, 30, 35] = 1, 0.9
+            return heatmaps
+
+    model = LandmarkModel(card(window=window, temperature=temperature), Peaks())
+    aligner = FaceAligner(model, detector=None, device="cpu", search=False)
+    photo, box = np.zeros((200, 200, 3), np.uint8), [(0, 0, 200, 200)]
+    high, low, rest = np.exp([0, -0.1 * temperature, -temperature])  # weights
+    shift = 3 * (low - rest) / (high + low + (window**2 - 2) * rest) if window == 7 else 0
+    crop_pixel = 0.61 * 400 / 256
+    x = 100 + (32 + shift - 31.5) * 4 * crop_pixel
+    np.testing.assert_allclose(aligner.align(photo, box).landmarks[0, :, 0], x, atol=0.01)
+    np.testing.assert_allclose(aligner.heatmaps(photo, box).points[0, :, 0], 32 + shift, atol=1e-3)
+
+
 def test_every_face_gets_its_own_dot_in_the_order_of_the_boxes():
     photo = np.maximum(photo_with_a_dot(60, 70), photo_with_a_dot(220, 150))
     boxes = np.array([[180, 110, 260, 190], [20, 30, 100, 110]])
@@ -169,12 +190,14 @@ def test_the_mirror_takes_away_the_lean_and_the_card_puts_it_back():
             heatmaps = torch.zeros(len(crops), 68, 64, 64)
             heatmaps[:, :, 30, 32] = 1  # everything leans half a cell right of the middle, 31.5
             heatmaps[:, 36] = heatmaps[:, 45] = 0
-            heatmaps[:, 36, 30, 22], heatmaps[:, 45, 30, 42] = 1, 1
+            heatmaps[:, 36, 30, 22], heatmaps[:, 45, 30, 42] = 1, 0.5
             return heatmaps
 
     aligner = FaceAligner(LandmarkModel(card(lean=0.025), Eyes()), detector=None, device="cpu", flip=True)
     box = [(0, 0, 200, 200)]
-    landmarks = aligner.align(np.zeros((200, 200, 3), np.uint8), box).landmarks[0]
+    faces = aligner.align(np.zeros((200, 200, 3), np.uint8), box)
+    landmarks = faces.landmarks[0]
+    np.testing.assert_allclose(faces.landmark_scores[0, [36, 45]], (1 + 0.5) / 2)  # either eye is both
     crop_pixel, middle = 0.61 * 400 / 256, 100.0
     inter_ocular = 20 * 4 * crop_pixel
     np.testing.assert_allclose(landmarks[27, 0], middle + 0.025 * inter_ocular, atol=0.01)
@@ -293,6 +316,7 @@ def test_the_roll_of_a_detectors_five_points_turns_the_crop():
         ASTRONAUT, [[178, 58, 268, 174]]
     )
     np.testing.assert_allclose(511 - faces.landmarks, upright.landmarks, atol=2)
+    np.testing.assert_array_equal(faces.boxes, box)  # the detector's
 
 
 def test_bgr_arrays_are_read_as_such_everywhere(aligner, astronaut):

@@ -16,7 +16,7 @@ import torch
 
 from face_landmarks.detection._boxes import suppress, suppress_nested
 from face_landmarks.detection.contract import run_detector
-from face_landmarks.detection.mtcnn import MTCNN, _cut, _round_up
+from face_landmarks.detection.mtcnn import MTCNN, _cut, _round_up, _squares
 from face_landmarks.errors import InputError, MissingDependencyError
 from face_landmarks.images import read_image
 
@@ -281,6 +281,12 @@ def test_a_square_is_cut_out_and_black_outside(place: tuple[int, int, int, int])
     np.testing.assert_array_equal(
         _cut(image, np.array(place, float)), padded[y0 + 50 : y1 + 50, x0 + 50 : x1 + 50]
     )
+
+
+def test_squares_lie_about_the_centres_of_their_boxes() -> None:
+    boxes = np.array([(10.0, 20, 30, 60), (-5, 0, 15.4, 8), (7, 7, 7.2, 7.1)])
+    squares = [(0, 20, 40, 60), (-5, -6, 15, 14), (7, 7, 8, 8)]  # of whole pixels, at least one
+    np.testing.assert_array_equal(_squares(boxes), squares)
 
 
 def test_of_boxes_that_overlap_the_best_stays_and_also_what_lies_within_it_goes() -> None:

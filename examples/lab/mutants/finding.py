@@ -4,6 +4,7 @@ ALIGNER, RESULTS = "tests/test_aligner.py", "tests/test_results.py"
 CONTRACT, ROTATIONS = "tests/detection/test_contract.py", "tests/detection/test_rotations.py"
 YUNET, MTCNN = "tests/detection/test_yunet.py", "tests/detection/test_mtcnn.py"
 GRAPH = "tests/runtime/test_graph.py"
+SEARCH, UPRIGHT = "tests/locating/test_search.py", "tests/detection/test_upright.py"
 
 MUTANTS = [
     # the aligner
@@ -43,11 +44,11 @@ MUTANTS = [
         ALIGNER,
     ),
     (
-        "the boxes given become the upright ones",
+        "results have the upright boxes, not the detector's",
         "aligner.py",
         "Faces(landmarks, scores, photo.boxes, photo.scores,",
         "Faces(landmarks, scores, photo.upright, photo.scores,",
-        ALIGNER + " tests/detection",
+        ALIGNER,
     ),
     # crop, network, way back
     (
@@ -128,14 +129,14 @@ MUTANTS = [
         "locating/search.py",
         "(lying, rolls - quarter)",
         "(lying, rolls + quarter)",
-        "tests/test_robustness.py::test_landmarks_follow_a_face_that_lies_or_stands_on_its_head",
+        SEARCH,
     ),
     (
         "lying faces are searched in upright boxes",
         "locating/search.py",
         "lying, quarter = quarter_turned(boxes), math.pi / 2",
         "lying, quarter = boxes, math.pi / 2",
-        ALIGNER,
+        SEARCH,
     ),
     (
         "the check believes every answer",
@@ -149,7 +150,7 @@ MUTANTS = [
         "locating/search.py",
         "torch.maximum(found.errors, moved.where(moved.isfinite(), found.errors))",
         "found.errors",
-        ALIGNER,
+        SEARCH,
     ),
     (
         "the worse of two answers is kept",
@@ -163,14 +164,14 @@ MUTANTS = [
         "locating/search.py",
         "some = [photos[row] for row in rows[places].tolist()]",
         "some = [photos[0] for row in rows[places].tolist()]",
-        ALIGNER,
+        SEARCH,
     ),
     (
         "turned faces are looked for in the first photo",
         "locating/search.py",
         "some = [photos[row] for row in rows.tolist()]",
         "some = [photos[0] for row in rows.tolist()]",
-        ALIGNER,
+        SEARCH,
     ),
     # detectors
     (
@@ -227,21 +228,21 @@ MUTANTS = [
         "detection/upright.py",
         "np.arctan2(across[:, 1] - down[:, 0], across[:, 0] + down[:, 1])",
         "np.arctan2(across[:, 1], across[:, 0])",
-        "tests/detection " + ALIGNER,
+        UPRIGHT,
     ),
     (
         "faces that are hardly turned lose their box",
         "detection/upright.py",
         "rolls[np.abs(rolls) < least_roll] = 0.0",
         "rolls[np.abs(rolls) < 0] = 0.0",
-        "tests/detection " + ALIGNER,
+        UPRIGHT,
     ),
     (
         "a turned face keeps the detector's proportions",
         "detection/upright.py",
         "sizes[turned].sum(axis=1, keepdims=True) * (_WIDTH, 1 - _WIDTH)",
         "sizes[turned]",
-        "tests/detection " + ALIGNER,
+        UPRIGHT,
     ),
     (
         "YuNet is given RGB",

@@ -47,8 +47,8 @@ MUTANTS = [
     (
         "two runs write one file",
         "output/journal.py",
-        "        except Timeout:\n            raise WriteError",
-        "        except Timeout:\n            WriteError",
+        "            lock.acquire(timeout=0)\n            while not path.exists():",
+        "            while False:",
         FOLDERS,
     ),
     (
