@@ -137,6 +137,15 @@ def test_a_label_stays_whole_inside_the_photo(centre):
     assert (ink_of_labels(faces_at(ring(centre, 25)), ["12"]) > 0).sum() == pytest.approx(expected, rel=0.05)
 
 
+def test_a_label_at_the_right_edge_moves_to_the_left():
+    text, roomy = "1234567", np.full((400, 400, 3), 90, np.uint8)
+    expected = (ink_of_labels(faces_at(ring((80, 80), 25)), [text], roomy) > 0).sum()
+    drawn = ink_of_labels(faces_at(ring((WIDTH, 60), 25)), [text]) > 0
+    assert drawn.sum() == pytest.approx(expected, rel=0.05)
+    left = np.nonzero(drawn)[1].min()
+    assert left < WIDTH - 25  # of the box
+
+
 @pytest.mark.parametrize("centre", [(-500, 60), (80, 1e30)])
 def test_a_face_out_of_sight_has_no_label(centre):
     assert not ink_of_labels(faces_at(ring(centre, 25)), ["12"]).any()
