@@ -4,7 +4,7 @@ FOLDERS, DRAWING = "tests/output/test_folders.py", "tests/output/test_drawing.py
 CROPS, PLOTTING = "tests/output/test_crops.py", "tests/output/test_plotting.py"
 TRACKER, SMOOTHING = "tests/video/test_tracker.py", "tests/video/test_smoothing.py"
 VIDEOS, COMMAND = "tests/video/test_files.py", "tests/cli/test_cli.py"
-TRACKS, TABLES = "tests/video/test_tracks.py", "tests/output/test_tables.py"
+TABLES = "tests/output/test_tables.py"
 OPTIONS = "tests/cli/test_options.py"
 VIDEO_COMMAND = "tests/cli/test_video_command.py"
 
@@ -222,21 +222,21 @@ MUTANTS = [
         "video/tracker.py",
         "self.appearance = _MEMORY * self.appearance + (1 - _MEMORY) * appearance",
         "self.appearance = appearance",
-        TRACKS,
+        TRACKER,
     ),
     (
         "faces are remembered while others hide them",
         "video/tracker.py",
         "if sum(_is_near(box, other) for other in boxes) == 1:",
         "if True:",
-        TRACKS,
+        TRACKER,
     ),
     (
         "numbers of faces are given again after a cut",
         "video/tracker.py",
         "                self._next_identity += 1\n",
         "                self._next_identity = len(self._tracks)\n",
-        TRACKS,
+        TRACKER,
     ),
     (
         "the filter does not trust high scores more",
