@@ -5,12 +5,14 @@ import math
 
 import pytest
 import torch
+from tiny_training import TINY
 
+from face_landmarks.geometry import resize_matrix, transform_points
 from face_landmarks.heatmap import encode_heatmaps
 from face_landmarks.layouts import IBUG_68
-from face_landmarks.training.augment import near_views, random_views
+from face_landmarks.training.augment import Views, near_views, random_views
 from face_landmarks.training.config import AugmentConfig
-from face_landmarks.training.losses import coordinate_loss, principal_axes
+from face_landmarks.training.losses import coordinate_loss, loss_terms, principal_axes, siamese_loss
 
 
 def drawn_gaussian(centre, deviations, degrees, size=(41, 47)):
@@ -137,3 +139,66 @@ def test_near_views_of_a_finer_picture_are_those_of_a_coarse_one():
         )
         landmarks.append(views.landmarks)
     torch.testing.assert_close(*landmarks, atol=1e-3, rtol=0)
+
+
+def two_views():
+    """A face with three landmarks in two views, the second 8 pixels or 2 cells further right.
+
+    Returns:
+        Views of 32 pixels, and the landmarks (2, 3, 2) in cells of heatmaps (8, 8).
+    """
+    cells = torch.tensor([[[1.3, 2.0], [2.0, 4.6], [3.5, 3.0]]], dtype=torch.float64)
+    cells = torch.cat((cells, cells + torch.tensor([2.0, 0.0])))
+    second = torch.eye(3, dtype=torch.float64)
+    second[0, 2] = 8
+    matrices = torch.stack((torch.eye(3, dtype=torch.float64), second))
+    views = Views(torch.zeros(2, 3, 32, 32), transform_points(resize_matrix(4), cells).float(), matrices)
+    return views, cells.float()
+
+
+WEIGHTS = {"coordinate_weight": 0.3, "siamese_weight": 0.7, "siamese_coordinate_weight": 0.2}
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+def test_heatmaps_as_the_targets_are_have_no_loss(rounded):
+    views, cells = two_views()
+    config = dataclasses.replace(TINY, sigma=0.7, rounded=rounded, **WEIGHTS)
+    stack = encode_heatmaps(cells, (8, 8), 0.7, rounded=rounded)
+    terms = loss_terms([stack], views, 1, config, resize_matrix(4))
+    assert set(terms) == {"heatmap", "coordinate", "siamese", "agreement"}
+    assert terms["heatmap"] < 1e-8
+    other = loss_terms([stack], views, 1, dataclasses.replace(config, rounded=not rounded), resize_matrix(4))
+    assert other["heatmap"] > 0.1
+
+
+def test_views_that_agree_have_no_loss_in_each_others_frame():
+    views, cells = two_views()
+    stack = encode_heatmaps(cells, (8, 8), 0.7)
+    terms = loss_terms([stack], views, 1, dataclasses.replace(TINY, **WEIGHTS), resize_matrix(4))
+    assert terms["siamese"] < 1e-4 and terms["agreement"] < 0.05
+    alike = loss_terms(
+        [torch.cat([stack[:1]] * 2)], views, 1, dataclasses.replace(TINY, **WEIGHTS), resize_matrix(4)
+    )
+    torch.testing.assert_close(alike["agreement"], torch.tensor(2.0), atol=0.05, rtol=0)  # cells
+
+
+def test_every_stack_has_its_part_in_every_term():
+    views, cells = two_views()
+    config = dataclasses.replace(TINY, **WEIGHTS)
+    random = torch.Generator().manual_seed(0)
+    target = encode_heatmaps(cells, (8, 8), 1.0)
+    stacks = [target + 0.2 * torch.rand(target.shape, generator=random) for _ in range(3)]
+    each = [loss_terms([stack], views, 1, config, resize_matrix(4)) for stack in stacks]
+    for name, value in loss_terms(stacks, views, 1, config, resize_matrix(4)).items():
+        torch.testing.assert_close(value, sum(terms[name] for terms in each))
+        assert min(terms[name] for terms in each) > 0
+
+
+@pytest.mark.parametrize(("column", "loss"), [(2, 0.25), (6, 0.0)])
+def test_only_cells_that_both_views_contain_are_compared(column, loss):
+    """The second view begins 3 cells further left: columns 5 to 7 of the first are outside of it."""
+    first, second = torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8)
+    first[0, 0, 4, column] = 0.5
+    first_to_second = torch.eye(3, dtype=torch.float64)[None].clone()
+    first_to_second[0, 0, 2] = 3
+    torch.testing.assert_close(siamese_loss(first, second, first_to_second), torch.tensor(loss))

@@ -255,15 +255,16 @@ def test_a_model_is_calibrated_on_the_device_that_is_named(monkeypatch):
     assert next(network.parameters()).device.type == "cpu"
 
 
-def test_averaged_weights_follow_weights_and_norm_statistics_alike(tmp_path):
+@pytest.mark.parametrize(("step", "old"), [(0, 2 / 11), (50, 0.75)])  # the first steps are soon forgotten
+def test_averaged_weights_follow_weights_and_norm_statistics_alike(tmp_path, step, old):
     run = trainer(tmp_path, dataclasses.replace(TINY, ema_decay=0.75))
     before = {name: value.clone() for name, value in run.average.state_dict().items()}
-    run.step = 50  # where the average no longer is that of a few steps
+    run.step = step
     run.train_step()
     new = run.network.state_dict()
     for name, value in run.average.state_dict().items():
         if value.is_floating_point():
-            expected = 0.75 * before[name] + 0.25 * new[name]
+            expected = old * before[name] + (1 - old) * new[name]
             torch.testing.assert_close(value, expected, msg=name)
         else:
             assert value == new[name] == before[name] + 1

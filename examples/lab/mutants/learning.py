@@ -3,6 +3,7 @@
 EVALUATION, METRICS = "tests/benchmarks/test_evaluation.py", "tests/benchmarks/test_metrics.py"
 BENCHMARKS, ANNOTATIONS = "tests/benchmarks/test_benchmarks.py", "tests/benchmarks/test_annotations.py"
 TRAINING, RUNS = "tests/training/test_training.py", "tests/training/test_runs.py"
+LOOP = "tests/training/test_loop.py"
 LOSSES, TEACHER = "tests/training/test_losses.py", "tests/training/test_teacher.py"
 
 MUTANTS = [
@@ -227,11 +228,11 @@ MUTANTS = [
         RUNS + " " + TRAINING,
     ),
     (
-        "the worst weights are kept",
+        "the last weights are kept, not the best",
         "training/loop.py",
         'if row["val_nme"] <= self.best:',
         'if row["val_nme"] <= self.best or True:',
-        RUNS + " " + TRAINING,
+        LOOP,
     ),
     (
         "a resumed run draws other faces",
@@ -252,21 +253,21 @@ MUTANTS = [
         "training/loop.py",
         "flips.repeat(config.views),",
         "torch.rand(faces * config.views, generator=self.generator) < config.augment.flip,",
-        RUNS + " " + TRAINING,
+        LOOP,
     ),
     (
         "the siamese weight is not applied",
         "training/loop.py",
         '"siamese": config.siamese_weight,',
         '"siamese": 1.0,',
-        RUNS + " " + TRAINING,
+        LOOP,
     ),
     (
         "the coordinate weight is not applied",
         "training/loop.py",
         '"coordinate": config.coordinate_weight,',
         '"coordinate": 1.0,',
-        RUNS + " " + TRAINING,
+        LOOP,
     ),
     # losses
     (
@@ -281,28 +282,28 @@ MUTANTS = [
         "training/losses.py",
         "    for stack in stacks:\n",
         "    for stack in stacks[-1:]:\n",
-        TRAINING + " " + LOSSES,
+        LOSSES,
     ),
     (
         "targets are at whole cells",
         "training/losses.py",
         "config.sigma, rounded=config.rounded",
         "config.sigma, rounded=True",
-        TRAINING + " " + LOSSES,
+        LOSSES,
     ),
     (
         "cells that one view does not contain count",
         "training/losses.py",
         "(shared * (first - carried).square())",
         "((first - carried).square())",
-        TRAINING,
+        LOSSES,
     ),
     (
         "views are compared in the second one's frame",
         "training/losses.py",
         "crop_to_heatmap @ source_to_second @ torch.linalg.inv(source_to_first) @ heatmap_to_crop",
         "crop_to_heatmap @ source_to_first @ torch.linalg.inv(source_to_second) @ heatmap_to_crop",
-        TRAINING,
+        LOSSES,
     ),
     (
         "out-of-reach landmarks pull",
