@@ -322,7 +322,7 @@ def test_detectors_of_other_settings_have_other_names():
     assert len({name(), name(min_face_size=40), name(thresholds=(0.6, 0.7, 0.8)), name(max_size=640)}) == 4
 
 
-def test_two_runs_do_not_write_one_file(photos, tmp_path):
+def test_two_runs_do_not_write_one_file(aligner, photos, tmp_path):
     out, begun, go_on = tmp_path / "out.jsonl", threading.Event(), threading.Event()
 
     def waits(image):
@@ -337,7 +337,7 @@ def test_two_runs_do_not_write_one_file(photos, tmp_path):
             assert begun.wait(60)
             before = out.read_bytes()
             with pytest.raises(WriteError, match=r"out\.jsonl: expected no other run to write it"):
-                align_folder(first, photos, out)
+                align_folder(aligner, photos, out)
             assert out.read_bytes() == before
         finally:
             go_on.set()

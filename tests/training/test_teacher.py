@@ -55,12 +55,15 @@ def student(crop_size=48, **changes):
     return dataclasses.replace(TINY, network=network, augment=PLAIN, teacher_weight=1.0, **changes)
 
 
-@pytest.mark.parametrize("crop_size", [48, 64, 96])
-def test_a_teachers_heatmaps_are_the_targets_of_what_it_finds(crop_size):
-    teacher = Teacher(model(crop_size=crop_size), student(), CPU)
+@pytest.mark.parametrize(
+    ("crop_size", "offset"),  # in the teacher's crop pixels
+    [(48, (0.0, 0.0)), (64, (0.0, 0.0)), (96, (0.0, 0.0)), (64, (1.5, -2.0)), (96, (1.5, -2.0))],
+)
+def test_a_teachers_heatmaps_are_the_targets_of_what_it_finds(crop_size, offset):
+    teacher = Teacher(model(crop_size=crop_size, offset=offset), student(), CPU)
     points = torch.tensor([[[4.2, 5.9], [7.25, 3.5], [6.0, 8.1]]])  # in the student's 12 x 12 cells
     ratio = crop_size / 48
-    theirs = (points + 0.5) * ratio - 0.5
+    theirs = (points + 0.5) * ratio - 0.5 + torch.tensor(offset) / 4
     heatmaps = encode_heatmaps(theirs, (crop_size // 4, crop_size // 4), 1.5)
     expected = encode_heatmaps(points, (12, 12), 1.5)
     assert float((teacher.resample(heatmaps) - expected).abs().max()) < 0.01

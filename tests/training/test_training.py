@@ -329,6 +329,14 @@ def test_unlabelled_photos_fill_the_picture(tmp_path):
     assert faces.landmarks.shape == (1, 0, 2)
 
 
+def test_an_unlabelled_photo_as_wide_as_the_picture_keeps_its_pixels(tmp_path):
+    photo = np.random.default_rng(0).integers(0, 256, (16, 24, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "wide.png"), photo[:, :, ::-1])
+    (picture,) = load_unlabelled([tmp_path / "wide.png"], 24).pictures.permute(0, 2, 3, 1).numpy()
+    np.testing.assert_array_equal(picture[4:20], photo)
+    assert not picture[:4].any() and not picture[20:].any()
+
+
 def test_the_command_trains_and_says_how_well(photo_folder, tmp_path, capsys):
     small = ["network.features=16", "network.crop_size=32", "network.heatmap_size=8", "network.depth=2"]
     settings = [f"--set={s}" for s in (*small, "steps=2", "batch_size=2", "validate_every=1")]
