@@ -51,7 +51,7 @@ MUTANTS = [
         "output/journal.py",
         "            lock.acquire(timeout=0)\n            while not path.exists():",
         "            while False:",
-        FOLDERS,
+        FOLDERS + "::test_two_runs_do_not_write_one_file",
     ),
     (
         "faces of a photo are numbered from zero in .pts files",
