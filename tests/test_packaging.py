@@ -83,7 +83,8 @@ def test_the_lowest_versions_tested_are_the_lowest_that_setup_allows():
         (exact,) = pin.specifier
         assert exact.operator == "=="
         tested[pin.name] = Version(exact.version)
-    assert tested == lowest
+    assert {name: tested.get(name) for name in lowest} == lowest
+    assert tested.keys() - lowest.keys() == {"pyparsing"}  # the newest one warns at the lowest matplotlib
 
 
 PLACES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")]
