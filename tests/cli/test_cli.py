@@ -281,7 +281,7 @@ def test_output_that_the_shell_closed_is_dropped(monkeypatch):
     sys.stderr.close()
 
 
-def test_log_lines_and_warnings_are_lines_of_the_command(monkeypatch, capsys):
+def test_log_lines_and_warnings_are_lines_of_the_command(monkeypatch, capsys, caplog):
     def work(options):
         logger = logging.getLogger("face_landmarks.somewhere")
         logger.info("half done")
@@ -302,6 +302,7 @@ def test_log_lines_and_warnings_are_lines_of_the_command(monkeypatch, capsys):
             "face-landmarks: warning: the file is cut off",
         ]
     assert logging.getLogger("face_landmarks").handlers == before
+    assert not caplog.records  # a handler of the root does not print them once more
 
 
 @pytest.mark.parametrize("words", [["video", "99"], ["align", ASTRONAUT, "--draw", "out.nonsense"]])

@@ -9,7 +9,7 @@ import pytest
 from crossing import write_crossing
 from interrupted import interrupt
 
-from face_landmarks import FaceTracker, Video, cli
+from face_landmarks import FaceAligner, FaceTracker, Video, cli
 from face_landmarks.cli import main
 from face_landmarks.video import TruncatedVideoWarning
 
@@ -35,6 +35,19 @@ def test_the_command_draws_and_writes_a_line_per_frame(clip, tmp_path, capsys):
 def test_the_command_stops_where_it_is_told_and_prints(clip, capsys):
     assert main(["video", str(clip), "--frames", "2", "--raw", "--device", "cpu"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_landmarks_are_smoothed_unless_they_are_asked_for_as_measured(raw, clip, capsys):
+    words = ["video", str(clip), "--frames", "2", "--device", "cpu", "--detect-every", "1"]
+    assert main([*words, "--raw"] if raw else words) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    tracker = FaceTracker(
+        FaceAligner("shr-fan-68-fast", device="cpu"), detect_every=1, frame_rate=25, smooth=False
+    )
+    frames = zip(Video(clip), rows, strict=False)
+    distances = [np.abs(tracker.update(f).faces.landmarks - row["landmarks"]).max() for f, row in frames]
+    assert distances[0] < 1e-3 and (distances[1] < 1e-3) == raw
 
 
 def test_the_command_without_a_video_exits_with_two(tmp_path, capsys):
