@@ -115,7 +115,7 @@ def main() -> None:
     options = parser.parse_args()
     aligner = FaceAligner(options.model, detector=None)
     samples = read_folder(options.folder)
-    scores, errors = measure(aligner, (s.image for s in samples), [s.landmarks for s in samples])
+    scores, errors = measure(aligner, (s.source for s in samples), [s.landmarks for s in samples])
     print(f"{aligner.card.name}, {len(scores)} faces of {options.folder}")
     rows = print_cross_validation(scores, errors)
 
@@ -138,7 +138,7 @@ def main() -> None:
     print_coverage("half hidden, visible landmarks", ratio[visible])
     for folder in options.others:
         others = read_folder(folder)
-        found, wrong = measure(aligner, (s.image for s in others), [s.landmarks for s in others])
+        found, wrong = measure(aligner, (s.source for s in others), [s.landmarks for s in others])
         print_coverage(f"{folder}, {len(found)} faces", wrong / expected_errors(found, calibration))
 
     def mean_scores(cases: Sequence[Case]) -> Floats:
@@ -187,7 +187,7 @@ def scratch_cases(
     whole: list[Case] = []
     groups: dict[str, list[Case]] = {"half hidden": [], "cut off at the middle": [], "background": []}
     for sample in samples:
-        image = read_image(sample.image)
+        image = read_image(sample.source)
         boxes = boxes_from_landmarks(sample.landmarks).astype(np.float64)
         for box, landmarks in zip(boxes, sample.landmarks, strict=True):
             seen = np.full(len(landmarks), True)
