@@ -213,9 +213,19 @@ def warp(
     stack = np.zeros((len(patches), 3, rows, columns), np.uint8)
     for place, patch in zip(stack, patches, strict=True):
         place[:, : patch.shape[0], : patch.shape[1]] = patch.transpose(2, 0, 1)
-    pixels = torch.from_numpy(stack).to(device or "cpu").float().div_(255)
     crop_to_patch = _matrix(patch_to_image).inverse() @ crop_to_image
-    return sample(pixels, crop_to_patch, crop_size)
+    return sample(_unit_range(stack, device), crop_to_patch, crop_size)
+
+
+def _unit_range(stack: NDArray[np.uint8], device: torch.device | None) -> Tensor:
+    """Bytes as float32 in [0, 1] on a device; to a GPU they go as bytes.
+
+    On the CPU NumPy divides, to the same bit: torch would start threads for it, which keep the cores busy for
+    milliseconds after, while another runtime needs them.
+    """
+    if device is None or device.type == "cpu":
+        return torch.from_numpy(np.divide(stack, 255, dtype=np.float32))
+    return torch.from_numpy(stack).to(device).float().div_(255)
 
 
 def _matrix(rows: Sequence[object]) -> Tensor:
@@ -281,7 +291,9 @@ def sample(pixels: Tensor, target_to_source: Tensor, target_size: int) -> Tensor
     )
     theta = to_unit @ target_to_source.to(pixels.device, torch.float64)  # (B, 3, 3)
     steps = torch.arange(target_size, dtype=torch.float64, device=pixels.device)[:, None]
-    across = steps * theta[:, None, :2, 0]  # (B, target_size, 2)
-    down = steps * theta[:, None, :2, 1] + theta[:, None, :2, 2]
-    grid = across.to(pixels.dtype)[:, None] + down.to(pixels.dtype)[:, :, None]  # row, column, x y
+    across = (steps * theta[:, None, :2, 0]).to(pixels.dtype)  # (B, target_size, 2)
+    down = (steps * theta[:, None, :2, 1] + theta[:, None, :2, 2]).to(pixels.dtype)
+    grid = across.new_empty(len(theta), target_size, target_size, 2)  # row, column, x y
+    for axis in range(2):  # one face's half is small enough for torch to add it without its threads
+        torch.add(across[:, None, :, axis], down[:, :, None, axis], out=grid[..., axis])
     return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="zeros", align_corners=False)

@@ -17,6 +17,7 @@ Reference:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -106,27 +107,41 @@ def decode_heatmaps(
 def _largest_cell(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
     """Height (..., K) and integer position (..., K, 2), x y, of each heatmap's maximum."""
     width = heatmaps.shape[-1]
-    scores, index = heatmaps.flatten(-2).max(dim=-1)
+    flat = heatmaps.flatten(-2)
+    if flat.device.type == "cpu":  # NumPy is several times faster, and starts no threads for it
+        index = torch.from_numpy(flat.detach().numpy().argmax(axis=-1))
+    else:
+        index = flat.argmax(dim=-1)
+    scores = flat.gather(-1, index.unsqueeze(-1)).squeeze(-1)
     return scores, torch.stack((index % width, index // width), dim=-1)
 
 
-def _neighbourhood(heatmaps: Tensor, peak: Tensor, window: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Values (..., K, d, d) around the peak, the cells' x y (..., K, d, d, 2), and which are inside."""
+def _reach(window: int, device: torch.device) -> Tensor:
+    """How far each row or column of a window is from its middle, in cells, (d,)."""
+    return torch.arange(window, dtype=torch.int64, device=device) - window // 2
+
+
+def _neighbourhood(heatmaps: Tensor, peak: Tensor, window: int) -> tuple[Tensor, Tensor]:
+    """Values (..., K, d, d) around the peak, and which of these cells are inside."""
     height, width = heatmaps.shape[-2:]
-    reach = torch.arange(window, dtype=torch.int64, device=heatmaps.device) - window // 2
+    reach = _reach(window, heatmaps.device)
     x = (peak[..., 0:1] + reach).unsqueeze(-2).expand(*peak.shape[:-1], window, window)
     y = (peak[..., 1:2] + reach).unsqueeze(-1).expand(*peak.shape[:-1], window, window)
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     index = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
     values = heatmaps.flatten(-2).gather(-1, index.flatten(-2)).view(index.shape)
-    return values, torch.stack((x, y), dim=-1), inside
+    return values, inside
 
 
 def _local_soft_argmax(heatmaps: Tensor, peak: Tensor, window: int, temperature: float) -> Tensor:
-    values, cells, inside = _neighbourhood(heatmaps, peak, window)
-    logits = (temperature * values).masked_fill(~inside, -torch.inf)
-    weights = logits.flatten(-2).softmax(dim=-1)  # (..., K, d * d)
-    return (weights.unsqueeze(-1) * cells.flatten(-3, -2)).sum(dim=-2)
+    values, inside = _neighbourhood(heatmaps, peak, window)
+    logits = (temperature * values).masked_fill(~inside, -torch.inf)  # (..., K, d, d)
+    heights = logits - logits.detach().amax(dim=(-2, -1), keepdim=True)  # at most 0
+    weights = (math.log2(math.e) * heights).exp2()  # softmax and exp start torch's threads for so little
+    columns, rows = weights.sum(dim=-2), weights.sum(dim=-1)  # (..., K, d)
+    reach = _reach(window, weights.device)
+    shift = torch.stack(((columns * reach).sum(dim=-1), (rows * reach).sum(dim=-1)), dim=-1)
+    return peak + shift / columns.sum(dim=-1, keepdim=True)
 
 
 def _soft_argmax(heatmaps: Tensor, peak: Tensor, window: int, temperature: float) -> Tensor:
@@ -144,7 +159,7 @@ def _argmax(heatmaps: Tensor, peak: Tensor, window: int, temperature: float) -> 
 
 
 def _quarter(heatmaps: Tensor, peak: Tensor, window: int, temperature: float) -> Tensor:
-    values, _, inside = _neighbourhood(heatmaps, peak, 3)
+    values, inside = _neighbourhood(heatmaps, peak, 3)
     dx = values[..., 1, 2] - values[..., 1, 0]
     dy = values[..., 2, 1] - values[..., 0, 1]
     complete = torch.stack((inside[..., 1, :].all(-1), inside[..., :, 1].all(-1)), dim=-1)
@@ -152,7 +167,7 @@ def _quarter(heatmaps: Tensor, peak: Tensor, window: int, temperature: float) ->
 
 
 def _log_parabola(heatmaps: Tensor, peak: Tensor, window: int, temperature: float) -> Tensor:
-    values, _, inside = _neighbourhood(heatmaps, peak, 3)
+    values, inside = _neighbourhood(heatmaps, peak, 3)
     logs = values.clamp_min(1e-10).log()
     middle = logs[..., 1, 1]
     left, right, above, below = logs[..., 1, 0], logs[..., 1, 2], logs[..., 0, 1], logs[..., 2, 1]

@@ -263,7 +263,7 @@ def test_a_runtime_computes_on_as_many_threads_as_torch_unless_told(runtime, thr
     assert threads_given == [1, 2, 3, 3]
 
 
-def test_onnxruntime_is_given_its_threads_and_does_not_spin(monkeypatch):
+def test_onnxruntime_is_given_its_threads_and_stops_spinning_after_a_run(monkeypatch):
     onnxruntime = pytest.importorskip("onnxruntime")
     sessions = []
     session = onnxruntime.InferenceSession
@@ -274,7 +274,41 @@ def test_onnxruntime_is_given_its_threads_and_does_not_spin(monkeypatch):
     )
     RuntimeNetwork(random_network("after"), "onnxruntime", threads=2)
     assert sessions[0].intra_op_num_threads == 2
-    assert sessions[0].get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert sessions[0].get_session_config_entry("session.force_spinning_stop") == "1"
+
+
+CROP_AND_DECODE = """
+import os, sys, torch
+from face_landmarks import FaceAligner, read_image
+
+def threads():
+    return len(os.listdir("/proc/self/task"))
+
+torch.set_num_threads(1)
+aligner = FaceAligner(sys.argv[1], detector=None, device="cpu", backend="onnxruntime")
+pixels = read_image(sys.argv[2])
+torch.set_num_threads(2)
+before = threads()
+aligner.get_landmarks(pixels, [[178, 59, 267, 175]])
+assert threads() == before, "torch has started threads"
+torch.rand(10**6).add(1)
+assert threads() > before, "threads of torch would not have been seen"
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's list of threads")
+@pytest.mark.parametrize("model", ["shr-fan-68", "shr-fan-68-fast"])
+def test_torch_crops_and_decodes_one_face_without_threads(model):
+    """They would spin for milliseconds on the cores that the runtime computes on."""
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", CROP_AND_DECODE, model, str(PHOTO)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 CPU = torch.device("cpu")
