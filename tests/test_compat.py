@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from face_landmarks import FaceAligner, compat, read_image
+from face_landmarks.compat.face_alignment import _pixels
 from face_landmarks.errors import InputError
 
 ASTRONAUT = Path(__file__).parents[1] / "examples" / "data" / "astronaut.jpg"
@@ -193,6 +194,7 @@ def test_a_directory_gives_a_dictionary_of_paths(fa, tmp_path):
 def test_floats_count_to_255_or_to_1(fa, photo, expected):
     for image in (photo.astype(np.float32), photo / 255):
         np.testing.assert_allclose(fa.get_landmarks(image)[0], expected.landmarks[0], atol=0.01)
+    np.testing.assert_array_equal(_pixels(photo.astype(np.float32)), photo)
     with pytest.raises(InputError, match="floats"):
         fa.get_landmarks(np.full((60, 80, 3), np.nan))
 

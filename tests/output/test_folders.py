@@ -4,6 +4,7 @@ import csv
 import functools
 import inspect
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -489,6 +490,27 @@ def test_pts_files_are_all_written_or_none(aligner, photos, tmp_path, monkeypatc
     assert align_folder(aligner, photos, tmp_path / "pts").resumed == 5
     assert len(list((tmp_path / "pts").rglob("*"))) == 5  # four files and a folder
     assert not (tmp_path / "pts.pts.jsonl").exists()
+
+
+def test_a_run_stopped_while_its_pts_files_move_is_completed_by_the_next(
+    aligner, photos, tmp_path, monkeypatch
+):
+    moved, replace = [], os.replace
+
+    def stopped(source, target):
+        if Path(source).suffix == ".pts":  # and not a file that is being written
+            if len(moved) == 2:
+                raise KeyboardInterrupt
+            moved.append(target)
+        replace(source, target)
+
+    monkeypatch.setattr(tables.os, "replace", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        align_folder(aligner, photos, tmp_path / "pts")
+    assert sorted(path.name for path in (tmp_path / "pts").iterdir()) == ["a.pts", "b.1.pts"]
+    monkeypatch.undo()
+    assert align_folder(aligner, photos, tmp_path / "pts").faces == 4
+    assert len(list((tmp_path / "pts").rglob("*.pts"))) == 4
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])

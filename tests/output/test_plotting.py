@@ -21,6 +21,7 @@ from face_landmarks.heatmap import encode_heatmaps
 from face_landmarks.layouts import IBUG_68
 from face_landmarks.output.drawing import draw_faces
 from face_landmarks.output.plotting import plot_faces, plot_heatmaps
+from face_landmarks.output.strokes import SHADE
 from face_landmarks.results import Faces
 
 ASTRONAUT = Path(__file__).parents[2] / "examples" / "data" / "astronaut.jpg"
@@ -93,6 +94,7 @@ def test_plot_faces_colours_points_by_their_score():
     assert dots.get_clim() == (0, 1)
     (red, _, _, _), (_, green, _, _) = dots.get_facecolors()[[0, -1]]
     assert red > 0.6 and green > 0.4
+    np.testing.assert_allclose(dots.get_edgecolors()[0], (0, 0, 0, SHADE))
 
 
 def test_a_landmark_outside_the_photo_does_not_move_the_axes():
@@ -134,6 +136,7 @@ def test_heatmaps_lie_over_the_crop_where_their_cells_are():
     crop, heat = axes.images
     assert crop.get_extent() == [-0.5, 31.5, 31.5, -0.5] == list(heat.get_extent())
     values = heat.get_array()
+    np.testing.assert_array_equal(heat.get_alpha(), values)  # the crop is seen where no landmark is
     assert values.shape == (8, 8) and values[5, 2] == values.max() and values[1, 6] == values[2, 6] > 0.8
     np.testing.assert_allclose(axes.lines[0].get_xydata(), [(10.5, 21.5), (25.5, 7.5)])
     axes.figure.canvas.draw()
