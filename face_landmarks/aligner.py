@@ -119,10 +119,10 @@ class FaceAligner:
         self.rotations = rotations
         if not isinstance(model, LandmarkModel):
             model = load_model(model, sha256=sha256)
-        # The caller's network stays as it is. Its values are kept in float32, for exports.
-        self._float32 = copy.deepcopy(model.network).eval().requires_grad_(False).to("cpu", torch.float32)
+        # The caller's network stays as it is. An export needs its values as they are here.
+        self._original = copy.deepcopy(model.network).eval().requires_grad_(False)
         sizes = GraphSizes.of(model.card.network)
-        network = make_runnable(self._float32, backend, self.device, self.dtype, sizes)
+        network = make_runnable(self._original, backend, self.device, self.dtype, sizes)
         self.backend: Backend = network.backend
         self._locator = Locator(network, model.card, self.device, flip)
         self.card = model.card
@@ -303,7 +303,7 @@ class FaceAligner:
                 raise InputError(
                     f"{name}: expected False, as an exported network runs once on each crop; got True"
                 )
-        return export_onnx(path, self._float32, self.card, self.heatmap_to_crop, decode=decode)
+        return export_onnx(path, self._original, self.card, self.heatmap_to_crop, decode=decode)
 
     def _find(
         self, image: ImageSource, boxes: ArrayLike | None, rolls: ArrayLike | None, channels: ChannelOrder

@@ -184,14 +184,16 @@ def _add_network(graph: _Graph, network: nn.Module) -> tuple[str, str]:
 
 def _describe(node: fx.Node, layer: nn.Module | None) -> _Operator:
     """The ONNX operator of a traced call, its attributes, and those of its inputs that are constants."""
-    described = None
+    described, name = None, layer or node.target
     if node.op == "call_module" and layer is not None and type(layer) in _MODULES:  # not a subclass of one
         described = _MODULES[type(layer)](layer)
     elif node.op == "call_function" and node.target in _FUNCTIONS:
         described = _FUNCTIONS[node.target](node)
+    if layer is not None and (layer._forward_hooks or layer._forward_pre_hooks):
+        described, name = None, f"hooks on {layer}"  # which may change what goes in or comes out
     known = set(_operands(node)) == set(node.all_input_nodes) and not _changes_its_input(node, layer)
     if described is None or not known:
-        raise ExportError(f"expected a network of {_LAYERS}, got {layer or node.target}")
+        raise ExportError(f"expected a network of {_LAYERS}, got {name}")
     return described
 
 
@@ -228,7 +230,8 @@ def _norm(layer: nn.BatchNorm2d) -> _Operator | None:
 
 
 def _pool(layer: nn.AvgPool2d) -> _Operator | None:
-    if not isinstance(layer.kernel_size, int) or layer.ceil_mode or layer.divisor_override is not None:
+    sides = (layer.kernel_size, layer.stride, layer.padding)
+    if not all(isinstance(side, int) for side in sides) or layer.ceil_mode or layer.divisor_override:
         return None
     attributes = {
         "kernel_shape": [layer.kernel_size] * 2,

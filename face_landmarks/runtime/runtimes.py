@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from face_landmarks._system.extras import import_extra
 from face_landmarks._system.torch_state import own_types
-from face_landmarks.errors import ExportError, InputError, MissingDependencyError
+from face_landmarks.errors import ExportError, InputError
 from face_landmarks.runtime.graph import GraphSizes, write_graph
 
 _log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def make_runnable(
     the extras allow, supports the device and type, and can compile the network; else torch.
 
     Args:
-        network: float32, on the CPU, in evaluation mode. Torch runs it itself, if it is to run there.
+        network: in evaluation mode. Torch runs it itself, if it computes in float32 on the CPU.
         backend: one that `check_backend` accepts with this device and type.
         device: where to run it.
         dtype: what to compute in.
@@ -115,7 +115,7 @@ def _is_installed(backend: Runtime) -> bool:
     for module in ("onnx", backend):
         try:
             version = import_extra(module, _EXTRAS[backend], "other runtimes").__version__
-        except (MissingDependencyError, AttributeError):
+        except Exception:  # a damaged installation raises more than ImportError
             return False
         numbers = re.match(r"(\d+)\.(\d+)", version)
         if numbers is None or (int(numbers[1]), int(numbers[2])) < _LOWEST[module]:
@@ -127,8 +127,8 @@ class TorchNetwork(nn.Module):
     """A network run by torch: called with crops, it returns heatmaps.
 
     Args:
-        network: crops (B, 3, S, S) -> heatmaps (B, K, H, W), float32 on the CPU. It stays as it is, but
-            for the order of its weights in memory.
+        network: crops (B, 3, S, S) -> heatmaps (B, K, H, W). It is copied if it is to compute in another
+            type than float32 or on another device than the CPU; else it is moved there.
         device: where it runs.
         dtype: what it computes in.
     """

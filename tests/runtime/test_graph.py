@@ -10,6 +10,7 @@ import torch
 from small_networks import random_network
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations
 
 from face_landmarks.errors import ExportError, MissingDependencyError
 from face_landmarks.geometry import transform_points
@@ -99,6 +100,12 @@ class Standardised(nn.Conv2d):
         return F.conv2d(crops, self.weight - self.weight.mean())
 
 
+def weight_norm(layer):
+    """By a hook that computes the weights before each call, as torch did before it had parametrizations."""
+    layer.register_forward_pre_hook(lambda layer, _: layer.weight.data.div_(layer.weight.norm()))
+    return layer
+
+
 def halves(crops):
     return crops[:, :, ::2, ::2]
 
@@ -117,6 +124,8 @@ def overwritten(crops):
     [
         (nn.Tanh(), "Tanh"),
         (nn.AvgPool2d((2, 1)), "AvgPool2d"),
+        (nn.AvgPool2d(2, stride=(2, 1)), "AvgPool2d"),
+        (nn.AvgPool2d(2, padding=(1, 0)), "AvgPool2d"),
         (nn.AvgPool2d(2, ceil_mode=True), "AvgPool2d"),
         (nn.AvgPool2d(2, divisor_override=3), "AvgPool2d"),
         (nn.Conv2d(3, 5, 3, padding="same"), "Conv2d"),
@@ -124,6 +133,8 @@ def overwritten(crops):
         (nn.BatchNorm2d(3, affine=False), "BatchNorm2d"),
         (nn.BatchNorm2d(3, track_running_stats=False), "BatchNorm2d"),
         (Standardised(3, 3, 3), "weight"),
+        (weight_norm(nn.Conv2d(3, 3, 3)), "hooks on Conv2d"),
+        (parametrizations.weight_norm(nn.Conv2d(3, 3, 3)), "ParametrizedConv2d"),
         (Apply(halves), "getitem"),
         (Apply(depends_on_what_it_sees), "control flow"),
         (Apply(overwritten), "relu"),

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from configparser import ConfigParser
 from pathlib import Path
 
 import numpy as np
@@ -372,6 +373,44 @@ def test_auto_is_the_first_runtime_that_is_installed_and_can_do_it(
     for _ in range(2):  # always the same
         network = make_runnable(nn.ReLU(), "auto", torch.device(device), getattr(torch, dtype))
         assert network.backend == expected
+
+
+class Damaged:
+    """An import hook under which a package raises another error than ImportError."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def find_spec(self, name, *_):
+        if name == self.name:
+            raise OSError("a shared library cannot be loaded")
+
+
+def test_auto_passes_over_a_runtime_whose_installation_is_damaged(installed, monkeypatch):
+    installed(onnx="1.17.0", onnxruntime="1.17.0")
+    monkeypatch.delitem(sys.modules, "openvino")
+    monkeypatch.setattr(sys, "meta_path", [Damaged("openvino"), *sys.meta_path])
+    assert make_runnable(nn.ReLU(), "auto", CPU, torch.float32).backend == "onnxruntime"
+
+
+def test_the_versions_that_auto_accepts_are_those_of_the_extras():
+    config = ConfigParser()
+    config.read(Path(__file__).parents[2] / "setup.cfg", encoding="utf-8")
+    extras = config["options.extras_require"]
+    lines = {line for extra in ("onnx", "openvino") for line in extras[extra].split()}
+    assert lines == {f"{name}>={major}.{minor}" for name, (major, minor) in runtimes._LOWEST.items()}
+
+
+def test_a_double_precision_network_is_not_rounded():
+    model = load_model(MODEL)
+    network = model.network.double()
+    for parameter in network.parameters():
+        parameter.data.mul_(1 + 1e-12)
+    aligner = FaceAligner(
+        LandmarkModel(model.card, network), detector=None, device="cpu", dtype=torch.float64
+    )
+    for mine, given in zip(aligner.network.parameters(), network.parameters(), strict=True):
+        assert torch.equal(mine, given)
 
 
 def test_auto_is_torch_where_a_runtime_cannot_run_the_network(installed, monkeypatch, caplog):

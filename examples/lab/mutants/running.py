@@ -107,15 +107,15 @@ MUTANTS = [
     (
         "an aligner in half precision exports what it computes with",
         "aligner.py",
-        "export_onnx(path, self._float32,",
+        "export_onnx(path, self._original,",
         "export_onnx(path, self.network.network,",
         EXPORT,
     ),
     (
         "half precision changes the values kept for exports",
         "runtime/runtimes.py",
-        "network = copy.deepcopy(network)",
-        "pass",
+        "            network = copy.deepcopy(network)",
+        "            pass",
         EXPORT,
     ),
     ("refine is dropped", "aligner.py", 'for name in ("flip", "refine"):', 'for name in ("flip",):', EXPORT),
