@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 from itertools import islice
 from types import SimpleNamespace
 
@@ -60,7 +61,8 @@ def test_a_cut_off_file_gives_its_frames_and_then_warns(cut_off):
 
 def test_the_warning_can_be_made_an_exception_that_loses_no_frame(cut_off):
     frames = []
-    with pytest.raises(TruncatedVideoWarning):  # as all warnings of these tests
+    with warnings.catch_warnings(), pytest.raises(TruncatedVideoWarning):
+        warnings.simplefilter("error", TruncatedVideoWarning)
         frames.extend(Video(cut_off))
     with pytest.warns(TruncatedVideoWarning):
         assert len(list(Video(cut_off))) == len(frames) > 20
