@@ -118,6 +118,8 @@ class Faces:
         Raises:
             IndexError: out of range, or an index over more than the axis of faces.
         """
+        if hasattr(index, "__array__"):
+            index = np.asarray(index)  # NumPy takes a mask of one value, if it is a tensor, for a number
         rows = np.atleast_1d(np.arange(len(self))[index])
         if rows.ndim != 1:
             raise IndexError(f"Faces: expected one index over the faces, got {index!r}")

@@ -144,6 +144,14 @@ def test_every_index_gives_faces(index: object, rows: list[int]) -> None:
     assert_same(chosen, Faces(**{name: array[rows] for name, array in arrays.items()}))
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_mask_may_be_a_tensor(count: int, kept: bool) -> None:
+    faces = some_faces()[:count]
+    mask = torch.full((count,), kept)
+    assert_same(faces[mask], faces if kept else faces[:0])  # type: ignore[index]
+
+
 @pytest.mark.parametrize("index", [3, -4, (0, 1), None, True, [[0, 1]], [True, False], 1.0, "boxes"])
 def test_other_indices_are_refused(index: object) -> None:
     with pytest.raises(IndexError):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch_states import STATES, default_dtype
 
-from face_landmarks import MTCNN, FaceAligner, read_image
+from face_landmarks import MTCNN, FaceAligner, align_faces, read_image
 
 ROOT = Path(__file__).parents[1]
 PHOTO = ROOT / "examples" / "data" / "astronaut.jpg"
@@ -21,7 +21,7 @@ PATH = [
     "geometry.py",
     "heatmap.py",
     "aligner.py",
-    *("locating/*.py", "detection/*.py", "runtime/runtimes.py", "models/*.py"),
+    *("locating/*.py", "detection/*.py", "runtime/runtimes.py", "models/*.py", "output/*.py"),
 ]
 FACTORIES = {
     "zeros",
@@ -84,6 +84,16 @@ def test_a_detector_in_a_foreign_state_finds_the_same(state: str) -> None:
     for found in (inside, detector(photo)):
         np.testing.assert_array_equal(found[0], boxes)
         np.testing.assert_array_equal(found[1], scores)
+
+
+@pytest.mark.parametrize("template", ["arcface", "ffhq"])
+@pytest.mark.parametrize("state", STATES)
+def test_crops_in_a_foreign_state_are_the_same(state: str, template: str) -> None:
+    faces = FaceAligner("shr-fan-68-fast", device="cpu").align(PHOTO)
+    expected = align_faces(PHOTO, faces, template=template)
+    with STATES[state]():
+        found = align_faces(PHOTO, faces, template=template)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_whatever_makes_a_tensor_on_the_way_names_its_type_and_device() -> None:

@@ -114,7 +114,7 @@ def run_detector(detector: Detector, image: NDArray[np.uint8]) -> Detections:
     Raises:
         DetectorError: the detector returned something else.
     """
-    found = detector(image)
+    found = detector(image.copy())  # it may draw on what it gets: landmarks are read from the photo itself
     name = getattr(detector, "__qualname__", type(detector).__qualname__)
     parts = found if isinstance(found, tuple) else (found, None)
     if len(parts) not in (2, 3):

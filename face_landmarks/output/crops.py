@@ -80,7 +80,8 @@ def align_matrices(faces: Faces, size: int = 112, template: str | ArrayLike = "a
         if template != "arcface":
             raise InputError(f"template: expected 'arcface', 'ffhq' or five points, got {template!r}")
         target = transform_points(
-            resize_matrix(_ARCFACE_SIZE / size).inverse(), torch.tensor(_ARCFACE).double()
+            resize_matrix(_ARCFACE_SIZE / size).inverse(),
+            torch.tensor(_ARCFACE, dtype=torch.float64, device="cpu"),
         )
     else:
         target = torch.from_numpy(_template(template))
@@ -180,7 +181,7 @@ def _ffhq_matrices(points: NDArray[np.float64], size: int) -> Tensor:
     across, down = left_eye - right_eye, mouth - eyes
     axis = across + down[:, ::-1] * (1, -1)  # rightwards across the face, from both vectors
     half = np.maximum(2.0 * np.linalg.norm(across, axis=1), 1.8 * np.linalg.norm(down, axis=1))
-    middle = torch.full((len(points), 2), (size - 1) / 2)
+    middle = torch.full((len(points), 2), (size - 1) / 2, dtype=torch.float64, device="cpu")
     return similarity(
         torch.from_numpy(size / (2 * np.maximum(half, 1e-6))),
         torch.from_numpy(-np.arctan2(axis[:, 1], axis[:, 0])),

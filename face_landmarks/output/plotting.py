@@ -150,7 +150,8 @@ def plot_heatmaps(
     heat = np.clip(heatmaps.heatmaps[face, chosen].max(axis=0), 0, 1)  # (H, W)
     height, width = heat.shape
     heatmap_to_crop = torch.from_numpy(heatmaps.heatmap_to_crop)
-    corners = torch.tensor([[-0.5, -0.5], [width - 0.5, height - 0.5]], dtype=torch.float64)
+    edges = [[-0.5, -0.5], [width - 0.5, height - 0.5]]
+    corners = torch.tensor(edges, dtype=torch.float64, device="cpu")
     (left, top), (right, bottom) = transform_points(heatmap_to_crop, corners).tolist()
     gray = cv2.cvtColor(heatmaps.crops[face], cv2.COLOR_RGB2GRAY)
     ax.imshow(gray, cmap="gray", vmin=0, vmax=255)

@@ -34,6 +34,17 @@ def test_boxes_of_any_numbers_become_float32(boxes: object) -> None:
     np.testing.assert_array_equal(checked, np.array(BOXES, np.float32))
 
 
+def test_a_detector_may_draw_on_what_it_gets() -> None:
+    image = IMAGE.copy()
+
+    def detector(pixels: np.ndarray) -> list[list[float]]:
+        pixels[:] = 255
+        return BOXES
+
+    assert len(run_detector(detector, image).boxes) == len(BOXES)
+    assert not image.any()
+
+
 def test_checked_boxes_are_a_copy() -> None:
     boxes = np.array(BOXES, np.float32)
     check_boxes(boxes)[:] = 0
@@ -134,10 +145,12 @@ def test_rolls_are_checked_with_their_boxes() -> None:
             check_rolls(wrong, 3)
 
 
-def test_the_detector_is_given_the_image_itself() -> None:
+def test_the_detector_is_given_the_image_whole() -> None:
+    image = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
     seen = []
-    run_detector(lambda image: seen.append(image) or [], IMAGE)  # type: ignore[func-returns-value]
-    assert seen[0] is IMAGE
+    run_detector(lambda pixels: seen.append(pixels) or [], image)  # type: ignore[func-returns-value]
+    np.testing.assert_array_equal(seen[0], image)
+    assert seen[0].dtype == np.uint8 and seen[0].flags.writeable
 
 
 @pytest.mark.parametrize(

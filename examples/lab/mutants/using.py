@@ -78,8 +78,8 @@ MUTANTS = [
     (
         "a crop's shrinking forgets half a pixel",
         "output/crops.py",
-        "middle = torch.full((len(points), 2), (size - 1) / 2)",
-        "middle = torch.full((len(points), 2), size / 2)",
+        "middle = torch.full((len(points), 2), (size - 1) / 2,",
+        "middle = torch.full((len(points), 2), size / 2,",
         CROPS,
     ),
     (
@@ -156,8 +156,8 @@ MUTANTS = [
     (
         "a plot's heatmaps forget half a cell",
         "output/plotting.py",
-        "torch.tensor([[-0.5, -0.5], [width - 0.5, height - 0.5]]",
-        "torch.tensor([[0.0, 0.0], [width, height]]",
+        "[[-0.5, -0.5], [width - 0.5, height - 0.5]]",
+        "[[0.0, 0.0], [width, height]]",
         PLOTTING,
     ),
     # tracking
