@@ -18,7 +18,6 @@ Reference:
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
 import itertools
 import math
@@ -33,7 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from face_landmarks import MTCNN, LandmarkModel, load_model, read_image
+from face_landmarks import MTCNN, FaceAligner, read_image
 from face_landmarks.benchmarks import write_pts
 from face_landmarks.geometry import crop_matrices, transform_points, upright_boxes, warp
 from face_landmarks.locating.locate import Locator
@@ -61,14 +60,13 @@ def main() -> None:
     parser.add_argument("--bfloat16", action="store_true", help="faster on processors with matrix units")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    locators = [locator_of(load_model(name)) for name in options.model]
+    locators = [locator_of(name, torch.bfloat16 if options.bfloat16 else None) for name in options.model]
     drawn = read_points(options.points) if options.points else None
     photos, boxes, rolls = detect(options.folder) if drawn is None else place(options.folder, drawn)
     reasons: Counter[str] = Counter()
-    context = torch.autocast("cpu", torch.bfloat16) if options.bfloat16 else contextlib.nullcontext()
     for start in tqdm(range(0, len(photos), BATCH)):
         part = slice(start, start + BATCH)
-        with torch.inference_mode(), context:
+        with torch.inference_mode():
             images = [read_image(photo) for photo in photos[part]]
             labels, spreads, scores = label(locators, images, boxes[part], rolls[part])
         for photo, landmarks, spread, score in zip(photos[part], labels, spreads, scores, strict=True):
@@ -86,11 +84,11 @@ def main() -> None:
     print(f"{len(photos)} faces of {options.folder}: {dict(reasons)}")
 
 
-def locator_of(model: LandmarkModel) -> Locator:
-    if model.card.network.landmarks != 68:
-        raise SystemExit(f"{model.card.name}: expected a model of 68 landmarks")
-    network = model.network.to(memory_format=torch.channels_last)
-    return Locator(network, model.card, torch.device("cpu"), torch.float32)
+def locator_of(name: str, dtype: torch.dtype | None) -> Locator:
+    aligner = FaceAligner(name, device="cpu", dtype=dtype, backend="torch")
+    if len(aligner.layout) != 68:
+        raise SystemExit(f"{name}: expected a model of 68 landmarks")
+    return Locator(aligner.network, aligner.card, aligner.device)
 
 
 def read_points(path: Path) -> dict[str, NDArray[np.float32]]:
@@ -118,12 +116,12 @@ def detect(folder: Path) -> tuple[list[Path], Tensor, Tensor]:
     detector = MTCNN()
     photos, found = [], []
     for photo in tqdm(find_photos(folder), desc="detecting"):
-        boxes, _ = detector(read_image(photo))
+        boxes = detector(read_image(photo)).boxes
         if len(boxes) == 1:
             photos.append(photo)
             found.append(np.asarray(boxes[0], np.float64))
-    boxes = torch.from_numpy(np.array(found).reshape(-1, 4))
-    return photos, boxes, torch.zeros(len(photos), dtype=torch.float64)
+    placed = torch.from_numpy(np.array(found).reshape(-1, 4))
+    return photos, placed, torch.zeros(len(photos), dtype=torch.float64)
 
 
 def label(
@@ -154,7 +152,7 @@ def see(
     card, layout = locator.card, locator.layout
     image_to_crop = crop_matrices(boxes, locator.crop_size, card.crop_scale, card.crop_shift, rolls)
     crops = warp(images, image_to_crop, locator.crop_size)
-    points, scores = locator.decode(locator.network(locator.place(crops.flip(-1) if mirrored else crops)))
+    points, scores = locator.decode(locator.network(crops.flip(-1) if mirrored else crops))
     if mirrored:
         points = mirror_landmarks(points, locator.crop_size, layout, card.lean)
         scores = scores[:, list(layout.mirror)]
