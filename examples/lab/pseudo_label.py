@@ -35,9 +35,9 @@ from tqdm import tqdm
 from face_landmarks import MTCNN, FaceAligner, read_image
 from face_landmarks.benchmarks import write_pts
 from face_landmarks.geometry import crop_matrices, transform_points, upright_boxes, warp
+from face_landmarks.images import find_photos
 from face_landmarks.locating.locate import Locator
 from face_landmarks.training.augment import mirror_landmarks
-from face_landmarks.training.data import find_photos
 
 # Of the views of a face: turn in degrees, shift along x and y in box sides, scale.
 VIEWS = ((0, 0, 0, 1), (8, 0.03, -0.02, 0.94), (-8, -0.03, 0.03, 1.07), (4, -0.02, -0.03, 1.03))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from face_landmarks.errors import AnnotationError, InputError
 from face_landmarks.geometry import boxes_from_landmarks
-from face_landmarks.images import PHOTO_SUFFIXES
+from face_landmarks.images import find_photos
 from face_landmarks.pts import check_points, read_pts
 
 _LOGGER = logging.getLogger(__name__)
@@ -66,32 +66,26 @@ class AnnotatedImage:
 def read_folder(root: str | os.PathLike[str]) -> list[AnnotatedImage]:
     """Read every annotated photo of a folder, in order of file name.
 
-    NAME.jpg (.jpeg, .png, .bmp, .webp, .tif, .tiff, in either case) goes with NAME.pts, or with NAME.1.pts,
-    NAME.2.pts and so on if several of its faces are annotated. Photos without a .pts file are left out,
-    and their number is logged. A .pts file without its photo is an error, because leaving it out would
-    change scores unnoticed. Subfolders and hidden files are not read.
+    NAME.jpg (or another suffix of `images.PHOTO_SUFFIXES`, in either case) goes with NAME.pts, or with
+    NAME.1.pts, NAME.2.pts and so on if several of its faces are annotated. Photos without a .pts file are
+    left out, and their number is logged. A .pts file without its photo is an error, because leaving it out
+    would change scores unnoticed. Subfolders and hidden files are not read.
 
     Raises:
         AnnotationError: not a folder, or one that cannot be read or has no annotated photo; a .pts file that
             is damaged, belongs to no photo or to several, or has another number of points than the first.
     """
     folder = Path(root)
-    if not folder.is_dir():
-        raise AnnotationError(f"{folder}: expected a folder of photos and .pts files, got none")
-    try:
-        files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    except OSError as error:
-        raise AnnotationError(
-            f"{folder}: expected a folder that can be read, got {error.strerror}"
-        ) from error
     photos: dict[str, list[Path]] = defaultdict(list)
-    for path in files:
-        if path.suffix.lower() in PHOTO_SUFFIXES:
+    try:
+        for path in find_photos(folder):
             photos[path.stem].append(path)
+    except InputError as error:
+        raise AnnotationError(str(error)) from error
 
     faces: dict[Path, list[tuple[int, Path]]] = defaultdict(list)
-    for path in files:
-        if path.suffix.lower() == ".pts":
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() == ".pts" and not path.name.startswith("."):
             name, number = path.stem, 0
             if name not in photos and (numbered := _NUMBERED.fullmatch(name)):
                 name, number = numbered["name"], int(numbered["number"])

@@ -25,7 +25,6 @@ from face_landmarks.training.data import (
     FaceSet,
     TrainingData,
     crop_faces,
-    find_photos,
     join_faces,
     load_faces,
     load_unlabelled,
@@ -243,10 +242,7 @@ def _unlabelled(options: argparse.Namespace, config: TrainConfig) -> FaceSet | N
         return None
     if not config.unlabelled_share:
         raise InputError("--unlabelled: expected --set unlabelled_share=0.3 or so; at 0 no batch has any")
-    photos = find_photos(options.unlabelled)
-    if not photos:
-        raise InputError(f"--unlabelled: expected photos in {options.unlabelled}, got none")
-    return load_unlabelled(photos, round(config.source_margin * config.source_size))
+    return load_unlabelled(options.unlabelled, round(config.source_margin * config.source_size))
 
 
 def _sources(

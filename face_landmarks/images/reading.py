@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import IO, TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 
 ImageSource: TypeAlias = (
     "str | os.PathLike[str] | bytes | bytearray | IO[bytes] | NDArray[Any] | Image.Image | torch.Tensor"
-)
-
-PHOTO_SUFFIXES: Final = frozenset(  # of the files that count as photos in a folder
-    {".avif", ".bmp", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 )
 
 

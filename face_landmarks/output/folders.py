@@ -18,7 +18,7 @@ from tqdm import tqdm
 from face_landmarks._system.files import make_folder, remove
 from face_landmarks.aligner import FaceAligner
 from face_landmarks.errors import ImageError, InputError
-from face_landmarks.images import PHOTO_SUFFIXES, read_image
+from face_landmarks.images import find_photos, read_image
 from face_landmarks.output.journal import (
     Row,
     append,
@@ -140,14 +140,7 @@ def align_folder(
 
 def _photos(folder: Path, recursive: bool) -> list[str]:
     """Paths relative to the folder, with slashes, in order."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: expected a folder of photos, got none")
-    found = (path.relative_to(folder) for path in folder.glob("**/*" if recursive else "*"))
-    return sorted(
-        path.as_posix()
-        for path in found
-        if path.suffix.lower() in PHOTO_SUFFIXES and not any(part.startswith(".") for part in path.parts)
-    )
+    return [path.relative_to(folder).as_posix() for path in find_photos(folder, recursive=recursive)]
 
 
 def _places(out: Path, photos: Iterable[str]) -> tuple[Path, Path]:

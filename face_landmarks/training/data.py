@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from face_landmarks.benchmarks.annotations import AnnotatedImage, face_boxes, re
 from face_landmarks.benchmarks.metrics import Normaliser
 from face_landmarks.errors import InputError, WriteError
 from face_landmarks.geometry import crop_matrices, transform_points, warp
-from face_landmarks.images import PHOTO_SUFFIXES, read_image
+from face_landmarks.images import find_photos, read_image
 from face_landmarks.layouts import get_layout
 from face_landmarks.training.config import TrainConfig
 
@@ -263,27 +263,30 @@ def _version(image: object) -> str:
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
-def find_photos(folder: str | os.PathLike[str]) -> list[Path]:
-    """The photos of a folder, in order of file name; subfolders are not read."""
-    return sorted(path for path in Path(folder).glob("*") if path.suffix.lower() in PHOTO_SUFFIXES)
+def load_unlabelled(folder: str | os.PathLike[str], size: int) -> FaceSet:
+    """Read a folder of photos that each show one face, roughly centred, as (M, 3, size, size) pictures.
 
+    The photo's longer side fills the picture; there are no landmarks, (M, 0, 2). Hidden files and subfolders
+    are left out.
 
-def load_unlabelled(paths: Iterable[str | os.PathLike[str]], size: int) -> FaceSet:
-    """Read photos that each show one face, roughly centred, as (M, 3, size, size) pictures.
-
-    The photo's longer side fills the picture; there are no landmarks, (M, 0, 2).
+    Raises:
+        ImageError: an unreadable photo.
+        InputError: no such folder, or no photo in it.
     """
     pictures, names = [], []
-    for path in paths:
+    photos = find_photos(folder)
+    if not photos:
+        raise InputError(f"{os.fspath(folder)}: expected a folder of photos, got one without any")
+    for path in photos:
         image = read_image(path)
         height, width = image.shape[:2]
         side = max(height, width)
         x0, y0 = (width - side) / 2 - 0.5, (height - side) / 2 - 0.5
         box = torch.tensor([[x0, y0, x0 + side, y0 + side]])
         pictures.append(_cut(image, crop_matrices(box, size, 0.5), size))
-        names.append(Path(path).stem)
-    stacked = torch.cat(pictures) if pictures else torch.empty(0, 3, size, size, dtype=torch.uint8)
-    return FaceSet(stacked, torch.from_numpy(np.empty((len(names), 0, 2), np.float32)), tuple(names))
+        names.append(path.stem)
+    landmarks = torch.empty(len(names), 0, 2, dtype=torch.float32, device="cpu")
+    return FaceSet(torch.cat(pictures), landmarks, tuple(names))
 
 
 def _cut(image: NDArray[np.uint8], image_to_picture: Tensor, size: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -202,11 +203,11 @@ def test_a_folder_that_is_none_is_refused(tmp_path):
 
 
 def test_a_folder_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
-    def iterdir(path):
-        raise PermissionError(13, "Permission denied")
+    def scandir(path):
+        raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "iterdir", iterdir)
-    with pytest.raises(AnnotationError, match="expected a folder that can be read, got Permission denied"):
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(AnnotationError, match="expected a folder of photos, got Permission denied"):
         read_folder(tmp_path)
 
 

@@ -324,15 +324,23 @@ def test_every_annotated_face_becomes_one_centred_picture(photo_folder):
 
 def test_unlabelled_photos_fill_the_picture(tmp_path):
     cv2.imwrite(str(tmp_path / "white.png"), np.full((40, 40, 3), 255, np.uint8))
-    faces = load_unlabelled([tmp_path / "white.png"], 24)
+    faces = load_unlabelled(tmp_path, 24)
     assert faces.pictures.shape == (1, 3, 24, 24) and int(faces.pictures[..., 1:-1, 1:-1].min()) == 255
     assert faces.landmarks.shape == (1, 0, 2)
+
+
+def test_hidden_companions_of_photos_are_no_unlabelled_photos(tmp_path):
+    (tmp_path / "._white.png").write_bytes(b"what macOS keeps beside a file")
+    with pytest.raises(InputError, match="expected a folder of photos, got one without any"):
+        load_unlabelled(tmp_path, 24)
+    cv2.imwrite(str(tmp_path / "white.png"), np.full((40, 40, 3), 255, np.uint8))
+    assert load_unlabelled(tmp_path, 24).names == ("white",)
 
 
 def test_an_unlabelled_photo_as_wide_as_the_picture_keeps_its_pixels(tmp_path):
     photo = np.random.default_rng(0).integers(0, 256, (16, 24, 3), np.uint8)
     cv2.imwrite(str(tmp_path / "wide.png"), photo[:, :, ::-1])
-    (picture,) = load_unlabelled([tmp_path / "wide.png"], 24).pictures.permute(0, 2, 3, 1).numpy()
+    (picture,) = load_unlabelled(tmp_path, 24).pictures.permute(0, 2, 3, 1).numpy()
     np.testing.assert_array_equal(picture[4:20], photo)
     assert not picture[:4].any() and not picture[20:].any()
 
@@ -401,7 +409,7 @@ def test_the_command_does_not_pass_over_a_folder_without_photos(photo_folder, tm
     folders = ["--train", str(photo_folder), "--val", str(photo_folder), "--out", str(tmp_path / "run")]
     words = [*folders, "--unlabelled", str(tmp_path / "none"), "--no-compile", "--quiet"]
     assert main(["train", *words, "--set=unlabelled_share=0.5"]) == 2
-    assert "--unlabelled: expected photos" in capsys.readouterr().err
+    assert f"{tmp_path / 'none'}: expected a folder of photos" in capsys.readouterr().err
     assert main(["train", *words]) == 2
     assert "--unlabelled: expected --set unlabelled_share" in capsys.readouterr().err
     assert main(["train", *folders, "--large-pose", str(photo_folder), "--no-compile", "--quiet"]) == 2
