@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from face_landmarks import FaceAligner, read_image
 from face_landmarks.errors import ImageError
-from face_landmarks.output.journal import settings_of
+from face_landmarks.output.folders.journal import settings_of
 
 PHOTOS = ["jpg", "jpeg", "png", "bmp", "webp", "tif", "tiff"]
 

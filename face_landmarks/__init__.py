@@ -35,7 +35,7 @@ from face_landmarks.models.registry import list_models
 from face_landmarks.models.weights import LandmarkModel, load_model
 from face_landmarks.output.crops import align_faces, five_points, head_pose
 from face_landmarks.output.drawing import draw_faces
-from face_landmarks.output.folders import align_folder
+from face_landmarks.output.folders.run import align_folder
 from face_landmarks.output.plotting import plot_faces, plot_heatmaps
 from face_landmarks.results import FaceHeatmaps, Faces
 from face_landmarks.video.reading import Video

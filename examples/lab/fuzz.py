@@ -90,8 +90,8 @@ def check_mat(data: bytes) -> None:
 def check_results(data: bytes) -> None:
     """Go on from a file of earlier results, or be told that it holds something else and is left alone."""
     from face_landmarks import Faces, InputError
-    from face_landmarks.output.folders import _report
-    from face_landmarks.output.journal import read_rows, resume
+    from face_landmarks.output.folders.journal import read_rows, resume
+    from face_landmarks.output.folders.run import _report
 
     path = _scratch("fuzz.jsonl")
     path.write_bytes(data)
@@ -124,7 +124,7 @@ def run_atheris(target: str, arguments: list[str]) -> None:
 
     warnings.simplefilter("ignore")  # Pillow's, about the damage it meets
     names = ("images.arrays", "images.files", "images.reading", "pts", "results", "benchmarks.matlab")
-    names += ("output.folders", "output.journal")
+    names += ("output.folders.run", "output.folders.journal")
     readers = [f"face_landmarks.{name}" for name in names]
     with atheris.instrument_imports(include=["PIL", "scipy.io", "json", *readers]):
         from PIL import Image

@@ -27,7 +27,7 @@ from face_landmarks.cli.options import (
 )
 from face_landmarks.errors import ImageError, InputError, WriteError
 from face_landmarks.output.drawing import draw_faces
-from face_landmarks.output.folders import align_folder
+from face_landmarks.output.folders.run import align_folder
 
 _DESCRIPTION = """Find the landmarks of photos. The output is a JSON list with a line for each photo: its
 landmarks, scores and boxes, or the error of a photo that could not be read."""

@@ -1,10 +1,10 @@
 """Mutants of output, video and the command; see mutate.py."""
 
-FOLDERS, DRAWING = "tests/output/test_folders.py", "tests/output/test_drawing.py"
+FOLDERS, DRAWING = "tests/output/folders/test_folders.py", "tests/output/test_drawing.py"
 CROPS, PLOTTING = "tests/output/test_crops.py", "tests/output/test_plotting.py"
 TRACKER, SMOOTHING = "tests/video/test_tracker.py", "tests/video/test_smoothing.py"
 VIDEOS, COMMAND = "tests/video/test_files.py", "tests/cli/test_cli.py"
-TABLES = "tests/output/test_tables.py"
+TABLES = "tests/output/folders/test_tables.py"
 OPTIONS = "tests/cli/test_options.py"
 VIDEO_COMMAND = "tests/cli/test_video_command.py"
 
@@ -12,57 +12,57 @@ MUTANTS = [
     # folders of photos
     (
         "hidden photos are aligned",
-        "output/folders.py",
+        "output/folders/run.py",
         'not any(part.startswith(".") for part in path.parts)',
         "True",
         FOLDERS,
     ),
     (
         "photos come in any order",
-        "output/folders.py",
+        "output/folders/run.py",
         "    return sorted(\n        path.as_posix()",
         "    return list(\n        path.as_posix()",
         FOLDERS,
     ),
     (
         "a photo at which the detector raises is not tried again",
-        "output/folders.py",
+        "output/folders/run.py",
         ', "retry": True}',
         "}",
         FOLDERS,
     ),
     (
         "a detector that always raises does not end the run",
-        "output/folders.py",
+        "output/folders/run.py",
         "if len(failures) == _TOGETHER and not any_done:",
         "if False:",
         FOLDERS,
     ),
-    ("a torn line is kept", "output/journal.py", "        file.truncate(whole)\n", "", FOLDERS),
+    ("a torn line is kept", "output/folders/journal.py", "        file.truncate(whole)\n", "", FOLDERS),
     (
         "results of other settings are mixed",
-        "output/journal.py",
+        "output/folders/journal.py",
         'if row.get(name, "nothing") != value:',
         "if False:",
         FOLDERS,
     ),
     (
         "two runs write one file",
-        "output/journal.py",
+        "output/folders/journal.py",
         "            lock.acquire(timeout=0)\n            while not path.exists():",
         "            while False:",
         FOLDERS + "::test_two_runs_do_not_write_one_file",
     ),
     (
         "faces of a photo are numbered from zero in .pts files",
-        "output/tables.py",
+        "output/folders/tables.py",
         "enumerate(faces, start=1)",
         "enumerate(faces, start=0)",
         FOLDERS,
     ),
     (
         "an unknown error is empty in a table",
-        "output/tables.py",
+        "output/folders/tables.py",
         "math.nan if error is None else error",
         "error",
         TABLES,

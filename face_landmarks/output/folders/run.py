@@ -19,7 +19,7 @@ from face_landmarks._system.files import make_folder, remove
 from face_landmarks.aligner import FaceAligner
 from face_landmarks.errors import ImageError, InputError
 from face_landmarks.images import find_photos, read_image
-from face_landmarks.output.journal import (
+from face_landmarks.output.folders.journal import (
     Row,
     append,
     has_failed,
@@ -29,7 +29,7 @@ from face_landmarks.output.journal import (
     settings_of,
     size_of,
 )
-from face_landmarks.output.tables import TABLES, check_free, check_stems, convert, import_pyarrow
+from face_landmarks.output.folders.tables import TABLES, check_free, check_stems, convert, import_pyarrow
 from face_landmarks.results import Faces
 
 Pixels: TypeAlias = "NDArray[np.uint8]"

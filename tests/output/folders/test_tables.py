@@ -12,7 +12,7 @@ import pytest
 from rings import faces_at, ring
 
 from face_landmarks import Faces
-from face_landmarks.output.tables import convert
+from face_landmarks.output.folders.tables import convert
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from typing import Any, Final
 from face_landmarks._system.extras import import_extra
 from face_landmarks._system.files import make_folder, replacing, writing
 from face_landmarks.errors import InputError
-from face_landmarks.output.journal import Row, read_rows
+from face_landmarks.output.folders.journal import Row, read_rows
 from face_landmarks.pts import write_pts
 
 TABLES: Final = (".csv", ".parquet")

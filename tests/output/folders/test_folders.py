@@ -21,12 +21,12 @@ from face_landmarks import MTCNN, FaceAligner, load_model, read_image
 from face_landmarks.benchmarks.annotations import read_folder
 from face_landmarks.cli import main
 from face_landmarks.errors import InputError, MissingDependencyError, WriteError
-from face_landmarks.output import folders, tables
-from face_landmarks.output.folders import align_folder
-from face_landmarks.output.journal import settings_of
+from face_landmarks.output.folders import run, tables
+from face_landmarks.output.folders.journal import settings_of
+from face_landmarks.output.folders.run import align_folder
 from face_landmarks.pts import read_pts, write_pts
 
-ASTRONAUT = Path(__file__).parents[2] / "examples" / "data" / "astronaut.jpg"
+ASTRONAUT = Path(__file__).parents[3] / "examples" / "data" / "astronaut.jpg"
 BOX = [[178.0, 59.0, 267.0, 175.0]]
 SETTINGS = '"bytes": 9, "model": "b", "weights": null, "flip": false, "refine": false'
 
@@ -419,7 +419,7 @@ def test_a_reader_that_breaks_at_a_photo_costs_no_other_its_result(aligner, phot
             raise MemoryError("too large")
         return read_image(path)
 
-    monkeypatch.setattr(folders, "read_image", read)
+    monkeypatch.setattr(run, "read_image", read)
     report = align_folder(aligner, photos, tmp_path / "out.jsonl")
     assert report.failed == {"a.jpg": "MemoryError: too large"} and report.images == 3
 
