@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,7 +34,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside a file, which takes the file's place when the block ends.
 
     Readers find the old file or the new one, whole. A block that fails leaves the old one, and no
-    temporary file. A path that is not a regular file, such as a pipe or /dev/null, is written to directly.
+    temporary file. The new file has the old one's permissions, a link stays a link. A path that is not a
+    regular file, such as a pipe or /dev/null, is written to directly.
 
     Raises:
         WriteError: the file cannot be written, or the path is a folder.
@@ -48,6 +50,8 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary = target.parent / f".{uuid4().hex}.tmp"
         try:
             yield temporary
+            with suppress(OSError):  # there is no old file, or its permissions cannot be given
+                shutil.copymode(target, temporary)
             os.replace(temporary, target)
         except BaseException:
             remove(temporary)

@@ -14,6 +14,7 @@ import torch
 from face_landmarks._system.compiling import can_compile
 from face_landmarks._system.devices import choose_device
 from face_landmarks._system.files import make_folder
+from face_landmarks._system.locks import only_run
 from face_landmarks.benchmarks.metrics import Normaliser
 from face_landmarks.benchmarks.protocols import TRAINING_SETS, hold_out
 from face_landmarks.cli.options import Commands, path
@@ -123,7 +124,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    best, normaliser = _run(options)
+    make_folder(Path(options.out))
+    with only_run(Path(options.out)):
+        best, normaliser = _run(options)
     print(f"best validation NME ({normaliser}): {best:.3f} %")
     print(f"use it as FaceAligner({str(Path(options.out) / 'model.safetensors')!r})")
     return 0
@@ -133,7 +136,6 @@ def _run(options: argparse.Namespace) -> tuple[float, Normaliser]:
     """Train, export, and return the best validation NME in percent and what normalised it."""
     config = override(RECIPES[options.recipe], options.set)
     device = choose_device(options.device)
-    make_folder(Path(options.out))
     before, initial = _initial_weights(options.init, config) if options.init else (None, None)
     teacher = load_model(options.teacher) if options.teacher else None
     if teacher is not None:

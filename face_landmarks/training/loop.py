@@ -22,6 +22,7 @@ from tqdm import tqdm
 from face_landmarks._system.compiling import can_compile, compiled
 from face_landmarks._system.devices import choose_device
 from face_landmarks._system.files import make_folder
+from face_landmarks._system.locks import only_run
 from face_landmarks.benchmarks.metrics import nme, normaliser, signed_error
 from face_landmarks.errors import InputError, TrainingError
 from face_landmarks.geometry import resize_matrix, transform_points
@@ -133,10 +134,16 @@ class Trainer:
             InputError: the folder holds a run of another configuration, on other data, or from other weights.
             WeightsFormatError: its checkpoint is damaged.
             TrainingError: the loss or the predictions are no longer finite numbers.
-            WriteError: the folder cannot be written to.
+            WriteError: the folder cannot be written to, or another run is writing to it.
         """
         make_folder(self.folder)
-        self.resume()
+        with only_run(self.folder):
+            self.resume()
+            self._run(progress, checkpoint_seconds)
+        return self.best
+
+    def _run(self, progress: bool, checkpoint_seconds: float) -> None:
+        """Train from where it stands to the last step."""
         config = self.config
         started, saved = time.monotonic() - self.seconds, time.monotonic()
         sums: dict[str, Tensor] = {}
@@ -166,7 +173,6 @@ class Trainer:
                 if last or time.monotonic() - saved > checkpoint_seconds:
                     self.seconds, saved = time.monotonic() - started, time.monotonic()
                     self.save(CHECKPOINT)
-        return self.best
 
     def report(self, losses: dict[str, float]) -> dict[str, float]:
         """A row of the log: the mean of each term over the steps that had it, and a validation.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,24 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     link.symlink_to(target)
     write_whole(link, b"new")
     assert link.is_symlink() and target.read_bytes() == b"new"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
+def test_a_replaced_file_keeps_its_permissions_and_a_new_one_has_those_of_the_umask(tmp_path: Path) -> None:
+    old, new = tmp_path / "old.txt", tmp_path / "new.txt"
+    old.touch()
+    old.chmod(0o640)
+    (tmp_path / "link.txt").symlink_to(old)
+    umask = os.umask(0o002)
+    try:
+        write_whole(old, "old")
+        assert stat.S_IMODE(old.stat().st_mode) == 0o640
+        write_whole(new, "new")
+        assert stat.S_IMODE(new.stat().st_mode) == 0o664
+        write_whole(tmp_path / "link.txt", "through the link")
+        assert stat.S_IMODE(old.stat().st_mode) == 0o640 and (tmp_path / "link.txt").is_symlink()
+    finally:
+        os.umask(umask)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX pipes")

@@ -4,6 +4,8 @@ import csv
 import dataclasses
 import math
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -383,3 +385,29 @@ def test_training_data_is_checked_by_layout():
     data = TrainingData(face_set(2), dataclasses.replace(face_set(2), landmarks=torch.zeros(2, 29, 2)))
     with pytest.raises(InputError, match="expected 68 landmarks of layout ibug-68, got 29"):
         data.check(config)
+
+
+def test_two_runs_do_not_train_in_one_folder(tmp_path):
+    first, second = trainer(tmp_path), trainer(tmp_path)
+    begun, go_on = threading.Event(), threading.Event()
+    step = first.train_step
+
+    def waits():
+        begun.set()
+        assert go_on.wait(60)
+        return step()
+
+    first.train_step = waits
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(first.run, progress=False)
+        try:
+            assert begun.wait(60)
+            with pytest.raises(WriteError, match=f"{tmp_path.name}: expected no other run to write it"):
+                second.run(progress=False)
+            words = ["--train", "none", "--val", "none", "--out", str(tmp_path), "--device", "cpu", "--quiet"]
+            assert main(["train", *words]) == 2  # before it reads photos
+        finally:
+            go_on.set()
+        best = running.result()
+    assert second.run(progress=False) == best
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pt", "best.pt", "log.csv"}

@@ -5,21 +5,18 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import os
 import pickle
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import torch
-from filelock import FileLock, Timeout
 from torch import nn
 
-from face_landmarks._system.files import remove, replacing, writing
+from face_landmarks._system.files import replacing, writing
 from face_landmarks.aligner import FaceAligner
-from face_landmarks.errors import InputError, WriteError
+from face_landmarks.errors import InputError
 from face_landmarks.results import Faces
 
 Row: TypeAlias = "dict[str, Any]"
@@ -50,33 +47,6 @@ def settings_of(aligner: FaceAligner) -> Row:
         "detector": _describe(aligner.detector),
         **{name: value if isinstance(value, _PLAIN) else str(value) for name, value in values.items()},
     }
-
-
-@contextmanager
-def only_run(lines: Path) -> Iterator[None]:
-    """Keep other runs from writing the same file meanwhile.
-
-    Raises:
-        WriteError: another run is writing it, or its folder cannot be written.
-    """
-    path = lines.with_name(f".{lines.name}.lock")
-    lock = FileLock(path)
-    with writing(path):
-        try:
-            lock.acquire(timeout=0)
-            while not path.exists():  # the run before removed it between our opening and locking it
-                lock.release()
-                lock.acquire(timeout=0)
-        except Timeout:
-            raise WriteError(f"{lines}: expected no other run to write it, got one with {path}") from None
-    try:
-        yield
-    finally:
-        if os.name == "posix":
-            remove(path)  # before the release, so that it cannot be the next run's
-        lock.release()
-        if os.name != "posix":
-            remove(path)  # Windows removes no file that is open
 
 
 def resume(lines: Path, folder: Path, settings: Row) -> set[str]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from face_landmarks._system.files import make_folder, remove
+from face_landmarks._system.locks import only_run
 from face_landmarks.aligner import FaceAligner
 from face_landmarks.errors import ImageError, InputError
 from face_landmarks.images import find_photos, read_image
@@ -23,7 +24,6 @@ from face_landmarks.output.folders.journal import (
     Row,
     append,
     has_failed,
-    only_run,
     read_rows,
     resume,
     settings_of,
