@@ -7,11 +7,13 @@ import inspect
 import json
 import pickle
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from face_landmarks._system.files import replacing, writing
@@ -21,6 +23,7 @@ from face_landmarks.results import Faces
 
 Row: TypeAlias = "dict[str, Any]"
 
+GIVEN_BOXES: Final = "given boxes"  # recorded as the detector of photos whose boxes were given
 _HEAD: Final = b'{"image": "'  # of every line
 _KEYS: Final = {"image", "bytes"}  # of every line, beside the settings and a result or an error
 
@@ -49,21 +52,34 @@ def settings_of(aligner: FaceAligner) -> Row:
     }
 
 
-def resume(lines: Path, folder: Path, settings: Row) -> set[str]:
+def resume(
+    lines: Path,
+    files: Mapping[str, Path],
+    settings: Row,
+    boxes: Mapping[str, NDArray[np.float32]] | None = None,
+) -> set[str]:
     """The photos that are done.
 
     The rest of a line that an interrupted run left is cut off. Lines of photos whose faces could not be found
     are removed, so that these photos are tried again.
 
+    Args:
+        lines: the file.
+        files: name of each photo -> its file.
+        settings: of this run.
+        boxes: name of each photo -> the boxes it is given in this run, if they are given.
+
     Raises:
-        InputError: the file holds something else, or results of other settings or photos.
+        InputError: the file holds something else, or results of other settings, photos or boxes.
         WriteError: the file cannot be read or written.
     """
     with writing(lines):
-        return _resume(lines, folder, settings) if lines.exists() else set()
+        return _resume(lines, files, settings, boxes or {}) if lines.exists() else set()
 
 
-def _resume(lines: Path, folder: Path, settings: Row) -> set[str]:
+def _resume(
+    lines: Path, files: Mapping[str, Path], settings: Row, boxes: Mapping[str, NDArray[np.float32]]
+) -> set[str]:
     done: set[str] = set()
     whole, failed = 0, False
     with lines.open("rb+") as file:
@@ -73,7 +89,8 @@ def _resume(lines: Path, folder: Path, settings: Row) -> set[str]:
             if not line.endswith(b"\n"):
                 break
             row = _read_row(lines, line)
-            _check_row(lines, row, folder, settings)
+            _check_row(lines, row, files.get(row["image"]), settings)
+            _check_boxes(lines, row, boxes.get(row["image"]))
             if has_failed(row):
                 failed = True
             else:
@@ -107,10 +124,10 @@ def has_failed(row: Row) -> bool:
     return "error" in row and row.get("retry") is True
 
 
-def size_of(photo: Path) -> int | None:
+def size_of(photo: Path | None) -> int | None:
     """Bytes of a photo's file; None if they are unknown."""
     try:
-        return photo.stat().st_size
+        return photo.stat().st_size if photo else None
     except (OSError, ValueError):
         return None
 
@@ -130,15 +147,30 @@ def _read_row(lines: Path, line: bytes) -> Row:
     return row
 
 
-def _check_row(lines: Path, row: Row, folder: Path, settings: Row) -> None:
-    """Raise unless a line has these settings and is of a photo in the folder."""
-    for name, value in settings.items():
-        if row.get(name, "nothing") != value:
-            got = row.get(name, "nothing")
-            raise InputError(f"{lines}: expected results of {name} {value}, got {got}; choose another file")
-    if size_of(folder / row["image"]) not in (row["bytes"], None):
+def _check_row(lines: Path, row: Row, photo: Path | None, settings: Row) -> None:
+    """Raise unless a line has these settings and is of this photo."""
+    # Another backend has another network, too: the name that a user knows is told.
+    for name in sorted(settings, key="network".__eq__):
+        value, got = settings[name], row.get(name, "nothing")
+        if got != value:
+            again = f", or {name} {got}" if name in row and name != "network" else ""
+            raise InputError(
+                f"{lines}: expected results of {name} {value}, got {got}; choose another file{again}"
+            )
+    if size_of(photo) not in (row["bytes"], None):
         raise InputError(
-            f"{lines}: expected results of the photos in {folder}, got those of another {row['image']}; "
+            f"{lines}: expected results of the photo {photo}, got those of another {row['image']}; "
+            "choose another file"
+        )
+
+
+def _check_boxes(lines: Path, row: Row, boxes: NDArray[np.float32] | None) -> None:
+    """Raise if a line's faces are those of other boxes than the ones that are given now."""
+    if boxes is None or "error" in row:
+        return
+    if not np.array_equal(np.asarray(row["boxes"], np.float32).reshape(-1, 4), boxes):
+        raise InputError(
+            f"{lines}: expected results of the boxes given for {row['image']}, got those of other boxes; "
             "choose another file"
         )
 

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Final, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from face_landmarks._system.files import make_folder, remove
 from face_landmarks._system.locks import only_run
 from face_landmarks.aligner import FaceAligner
+from face_landmarks.detection.contract import check_boxes
 from face_landmarks.errors import ImageError, InputError
 from face_landmarks.images import find_photos, read_image
 from face_landmarks.output.folders.journal import (
+    GIVEN_BOXES,
     Row,
     append,
     has_failed,
@@ -58,12 +60,14 @@ class FolderReport:
 
 def align_folder(
     aligner: FaceAligner,
-    folder: str | os.PathLike[str],
+    folder: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]],
     out: str | os.PathLike[str],
     *,
+    boxes: Mapping[str, ArrayLike] | None = None,
     recursive: bool = True,
     workers: int = 4,
     progress: bool = False,
+    use: Callable[[Path], None] | None = None,
 ) -> FolderReport:
     """Find the landmarks of every photo of a folder.
 
@@ -77,100 +81,124 @@ def align_folder(
     =============  ===============================================================================
     NAME.jsonl     per photo "image", its size in "bytes", the settings (below), and `Faces.to_dict()` or
                    "error"; called again on a finished file, only new photos are aligned
+    NAME.json      the same as one list
     NAME.csv       per face its photo, number, box, box score, and x_0, y_0, score_0, error_0, x_1, ...
     NAME.parquet   the same; needs pyarrow
     NAME           a folder with NAME.pts per face, NAME.1.pts, NAME.2.pts where there are several
     =============  ===============================================================================
 
-    Until they are finished, the last three keep their lines in NAME.csv.jsonl, NAME.parquet.jsonl or
-    NAME.pts.jsonl. The settings are "model", "weights" (SHA-256 of the file), "network" (SHA-256 of the
-    weights in use), "detector" and the aligner's options; lines of different settings are not mixed.
+    Suffixes may be in upper case. Until they are finished, all but the first keep their lines in
+    NAME.json.jsonl, NAME.csv.jsonl, NAME.parquet.jsonl or NAME.pts.jsonl. The settings are "model",
+    "weights" (SHA-256 of the file), "network" (SHA-256 of the weights in use), "detector" and the aligner's
+    options; lines of different settings are not mixed.
 
     Args:
         aligner: with a detector.
-        folder: of photos, aligned in the order of their paths; hidden files are left out.
+        folder: of photos, aligned in the order of their paths; hidden files are left out. Or a mapping from
+            the name of each photo in the results to its file.
         out: see above.
+        boxes: name of each photo -> (N, 4) x0 y0 x1 y1, to skip detection; a name is the path relative to
+            the folder, with slashes, or that of the mapping.
         recursive: include subfolders.
         workers: threads that decode photos.
         progress: show a bar on stderr.
+        use: called with the file of lines when it is complete, before it is written in another format.
 
     Raises:
-        InputError: no such folder, no detector, an unusable `out`, or one that holds results of other
-            settings or photos, or anything else.
+        InputError: no such folder, neither detector nor boxes, a photo without its boxes, an unusable
+            `out`, or one that holds results of other settings or photos, or anything else.
         WriteError: `out` cannot be written, or another run is writing it.
         MissingDependencyError: .parquet without pyarrow.
         Exception: what the detector or the aligner raised, if it raised at each of the first eight photos.
         KeyboardInterrupt: Ctrl-C; the message says how many photos are done.
     """
-    folder, out = Path(folder), Path(out)
+    out = Path(out)
     if workers < 1:
         raise InputError(f"workers: expected at least 1, got {workers}")
-    photos = _photos(folder, recursive)
-    lines, out = _places(out, photos)
-    if aligner.detector is None:
+    files = _files(folder, recursive)
+    lines, out = _places(out, files)
+    given = None if boxes is None else _given_boxes(files, boxes)
+    if given is None and aligner.detector is None:
         raise InputError("aligner: expected one with a detector, got detector=None")
 
     make_folder(lines.parent)
     with only_run(lines):
         if lines != out and not lines.exists():
-            check_free(out, photos)
-        settings = settings_of(aligner)
-        done = resume(lines, folder, settings)
+            check_free(out, files)
+        settings = settings_of(aligner) if given is None else settings_of(aligner) | {"detector": GIVEN_BOXES}
+        done = resume(lines, files, settings, given)
         append(lines, [])  # the file exists, even if there is no photo
-        waiting = [photo for photo in photos if photo not in done]
-        count = len(photos) - len(waiting)  # of photos that are done
+        waiting = {photo: file for photo, file in files.items() if photo not in done}
+        count = len(files) - len(waiting)  # of photos that are done
         try:
-            with tqdm(total=len(photos), initial=count, unit=" photos", disable=not progress) as bar:
-                decoded, any_done = _decode(folder, waiting, workers), bool(done)
+            with tqdm(total=len(files), initial=count, unit=" photos", disable=not progress) as bar:
+                decoded, any_done = _decode(waiting, workers), bool(done)
                 while some := list(islice(decoded, _TOGETHER)):
-                    rows = _align(aligner, some, any_done)
-                    heads = ({"image": photo, "bytes": size_of(folder / photo)} for photo, _ in some)
+                    rows = _align(aligner, some, given, any_done)
+                    heads = ({"image": photo, "bytes": size_of(files[photo])} for photo, _ in some)
                     append(lines, (head | settings | row for head, row in zip(heads, rows, strict=True)))
                     any_done = True
                     count += len(some)
                     bar.update(len(some))
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"{count} of {len(photos)} photos done; run it again to go on") from None
+            raise KeyboardInterrupt(f"{count} of {len(files)} photos done; run it again to go on") from None
         report = _report(read_rows(lines), len(done))
+        if use is not None:
+            use(lines)
         if lines != out:
             convert(lines, out, len(aligner.layout))
             remove(lines)
     return report
 
 
-def _photos(folder: Path, recursive: bool) -> list[str]:
-    """Paths relative to the folder, with slashes, in order."""
-    return [path.relative_to(folder).as_posix() for path in find_photos(folder, recursive=recursive)]
+def _files(
+    folder: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]], recursive: bool
+) -> dict[str, Path]:
+    """The name of each photo in the results -> its file, in order."""
+    if isinstance(folder, Mapping):
+        return {name: Path(file) for name, file in folder.items()}
+    photos = find_photos(folder, recursive=recursive)
+    return {photo.relative_to(folder).as_posix(): photo for photo in photos}
+
+
+def _given_boxes(photos: Iterable[str], boxes: Mapping[str, ArrayLike]) -> dict[str, NDArray[np.float32]]:
+    """The boxes of each photo; raise unless each has its own, if only an empty list."""
+    photos = list(photos)
+    if missing := [photo for photo in photos if photo not in boxes]:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise InputError(f"boxes: expected those of every photo, got none of {missing[0]}{more}")
+    return {photo: check_boxes(boxes[photo]) for photo in photos}
 
 
 def _places(out: Path, photos: Iterable[str]) -> tuple[Path, Path]:
     """The file of lines and the output; raise if the output's format cannot be written."""
-    if out.suffix == ".jsonl":
+    suffix = out.suffix.lower()
+    if suffix == ".jsonl":
         return out, out
-    if out.suffix not in (*TABLES, ""):
+    if suffix not in (*TABLES, ""):
         raise InputError(
             f"out: expected .jsonl, {', '.join(TABLES)} or the name of a folder, got {out.name!r}"
         )
-    if out.suffix == ".parquet":
+    if suffix == ".parquet":
         import_pyarrow()
-    if not out.suffix:
+    if not suffix:
         out = out.resolve()  # "." and ".." have no name
         check_stems(photos)
-    return out.with_name(f"{out.name}{'' if out.suffix else '.pts'}.jsonl"), out
+    return out.with_name(f"{out.name}{'' if suffix else '.pts'}.jsonl"), out
 
 
-def _decode(folder: Path, photos: Iterable[str], workers: int) -> Iterator[tuple[str, Pixels | Exception]]:
+def _decode(files: Mapping[str, Path], workers: int) -> Iterator[tuple[str, Pixels | Exception]]:
     """Each photo, or what was raised when it was read, in order; a few are decoded ahead."""
 
     def read(photo: str) -> Pixels | Exception:
         try:
-            return read_image(folder / photo)
+            return read_image(files[photo])
         except Exception as error:
             return error
 
     with ThreadPoolExecutor(workers) as pool:
         ahead: deque[tuple[str, Future[Pixels | Exception]]] = deque()
-        for photo in photos:
+        for photo in files:
             ahead.append((photo, pool.submit(read, photo)))
             if len(ahead) > 2 * workers:
                 first, future = ahead.popleft()
@@ -180,15 +208,21 @@ def _decode(folder: Path, photos: Iterable[str], workers: int) -> Iterator[tuple
 
 
 def _align(
-    aligner: FaceAligner, photos: list[tuple[str, Pixels | Exception]], any_done: bool
+    aligner: FaceAligner,
+    photos: list[tuple[str, Pixels | Exception]],
+    given: Mapping[str, NDArray[np.float32]] | None,
+    any_done: bool,
 ) -> Iterator[Row]:
     """A result or an error for each photo; raise if all of a first, whole group fail."""
-    images = [pixels for _, pixels in photos if not isinstance(pixels, Exception)]
+    decoded = [(photo, pixels) for photo, pixels in photos if not isinstance(pixels, Exception)]
+    images = [pixels for _, pixels in decoded]
+    boxes = None if given is None else [given[photo] for photo, _ in decoded]
     found: list[Faces | Exception] = []
     try:
-        found += aligner.align_batch(images)
+        found += aligner.align_batch(images, boxes)
     except Exception:  # one photo must not cost the others their results
-        found += [_try_align(aligner, image) for image in images]
+        own = repeat(None) if boxes is None else boxes
+        found += [_try_align(aligner, image, box) for image, box in zip(images, own, strict=False)]
     failures = [result for result in found if isinstance(result, Exception)]
     if len(failures) == _TOGETHER and not any_done:
         raise failures[0]
@@ -196,9 +230,9 @@ def _align(
     return (_row(pixels if isinstance(pixels, Exception) else next(results)) for _, pixels in photos)
 
 
-def _try_align(aligner: FaceAligner, image: Pixels) -> Faces | Exception:
+def _try_align(aligner: FaceAligner, image: Pixels, boxes: NDArray[np.float32] | None) -> Faces | Exception:
     try:
-        return aligner.align(image)
+        return aligner.align(image, boxes)
     except Exception as error:
         return error
 

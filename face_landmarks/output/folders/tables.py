@@ -1,4 +1,4 @@
-"""The results of a folder as a table, CSV or Parquet, or as .pts files."""
+"""The results of a folder as a list, JSON, as a table, CSV or Parquet, or as .pts files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from face_landmarks.errors import InputError
 from face_landmarks.output.folders.journal import Row, read_rows
 from face_landmarks.pts import write_pts
 
-TABLES: Final = (".csv", ".parquet")
+TABLES: Final = (".json", ".csv", ".parquet")
 _BOX: Final = ("x0", "y0", "x1", "y1")
 _AT_ONCE: Final = 1024  # rows of a Parquet table that are written at once; bounds memory
 
@@ -29,7 +29,7 @@ def convert(lines: Path, out: Path, landmarks: int) -> None:
 
     Args:
         lines: the file of lines.
-        out: a .csv or .parquet file, or a folder for .pts files.
+        out: a .json, .csv or .parquet file, or a folder for .pts files.
         landmarks: K, which tells the columns also where there is no face.
 
     Raises:
@@ -40,8 +40,12 @@ def convert(lines: Path, out: Path, landmarks: int) -> None:
         with writing(out):
             _write_folder(lines, out)
         return
+    suffix = out.suffix.lower()
     with replacing(out) as temporary:
-        write = _write_parquet if out.suffix == ".parquet" else _write_csv
+        if suffix == ".json":
+            _write_list(temporary, lines)
+            return
+        write = _write_parquet if suffix == ".parquet" else _write_csv
         write(temporary, _columns(landmarks), _faces(read_rows(lines)))
 
 
@@ -108,6 +112,16 @@ def _write_folder(lines: Path, out: Path) -> None:
             os.replace(staged / name, out / name)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+
+
+def _write_list(path: Path, lines: Path) -> None:
+    """The lines as one list of JSON, with a line for each."""
+    with path.open("wb") as file, lines.open("rb") as rows:
+        before = b"[\n"
+        for row in rows:
+            file.write(before + row.rstrip(b"\n"))
+            before = b",\n"
+        file.write(b"[]\n" if before == b"[\n" else b"\n]\n")
 
 
 def _write_csv(path: Path, columns: list[str], faces: Iterable[Row]) -> None:

@@ -256,8 +256,8 @@ def other_weights():
     [
         ({"detector": Boxes(2)}, "detector"),
         ({"detector": lambda image: BOX}, "detector"),
-        ({"dtype": torch.bfloat16}, "network"),  # its weights are rounded
-        ({"backend": "onnxruntime"}, "network"),
+        ({"dtype": torch.bfloat16}, "dtype"),
+        ({"backend": "onnxruntime"}, "backend"),
         ({"flip": True}, "flip"),
         ({"refine": True}, "refine"),
         ({"model": "shr-fan-68"}, "model"),
@@ -548,3 +548,55 @@ def test_the_command_lists_what_it_could_not_read(photos, tmp_path, capsys):
     assert main(["align", str(photos)]) == 2
     assert "--out" in capsys.readouterr().err
     assert read_image(photos / "a.jpg").shape == (512, 512, 3)
+
+
+def test_photos_are_given_by_name_and_their_boxes_skip_the_detector(aligner, photos, tmp_path):
+    files = {"first": photos / "d.jpg", "second": photos / "a.jpg"}
+    boxes = {"first": [(170, 60, 270, 190)], "second": np.empty((0, 4))}
+    blind = FaceAligner("shr-fan-68-fast", detector=None, device="cpu")
+    report = align_folder(blind, files, tmp_path / "out.jsonl", boxes=boxes)
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["image"] for row in rows] == ["first", "second"] and report.faces == 1
+    assert rows[0]["boxes"] == [[170, 60, 270, 190]] and rows[1]["boxes"] == []
+    assert {row["detector"] for row in rows} == {"given boxes"}
+    assert align_folder(blind, files, tmp_path / "out.jsonl", boxes=boxes).resumed == 2
+    boxes["first"] = [(170, 60, 270, 191)]
+    with pytest.raises(InputError, match="expected results of the boxes given for first, got those of other"):
+        align_folder(blind, files, tmp_path / "out.jsonl", boxes=boxes)
+    with pytest.raises(InputError, match="expected results of detector .*, got given boxes; choose another"):
+        align_folder(aligner, files, tmp_path / "out.jsonl")
+    with pytest.raises(InputError, match="expected those of every photo, got none of second"):
+        align_folder(blind, files, tmp_path / "new.jsonl", boxes={"first": boxes["first"]})
+
+
+def test_a_photo_that_fails_in_a_group_keeps_the_boxes_of_the_others(photos, tmp_path, monkeypatch):
+    blind = FaceAligner("shr-fan-68-fast", detector=None, device="cpu")
+    monkeypatch.setattr(blind, "align_batch", lambda *arguments: 1 / 0)
+    files = {"first": photos / "d.jpg", "second": photos / "d.jpg"}
+    boxes = {"first": [(170, 60, 270, 190)], "second": [(160, 60, 270, 190)]}
+    align_folder(blind, files, tmp_path / "out.jsonl", boxes=boxes)
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["boxes"][0][0] for row in rows] == [170, 160]
+
+
+def test_a_list_of_json_holds_the_lines_and_suffixes_may_be_in_upper_case(aligner, photos, tmp_path):
+    seen = []
+    align_folder(aligner, photos, tmp_path / "out.JSON", use=lambda lines: seen.append(lines.read_text()))
+    text = (tmp_path / "out.JSON").read_text()
+    assert [json.dumps(row) for row in json.loads(text)] == seen[0].splitlines()
+    assert text == "[\n" + seen[0].rstrip("\n").replace("\n", ",\n") + "\n]\n"
+    (tmp_path / "empty").mkdir()
+    align_folder(aligner, tmp_path / "empty", tmp_path / "none.json")
+    assert (tmp_path / "none.json").read_text() == "[]\n"
+    align_folder(aligner, tmp_path / "empty", tmp_path / "none.CSV")
+    assert (tmp_path / "none.CSV").read_text().startswith("image,face,x0")
+
+
+def test_another_backend_is_named_first(photos, tmp_path):
+    pytest.importorskip("onnxruntime")
+    aligner = FaceAligner("shr-fan-68-fast", device="cpu")
+    align_folder(aligner, {"a": photos / "a.jpg"}, tmp_path / "out.jsonl")
+    other = FaceAligner("shr-fan-68-fast", backend="onnxruntime")
+    message = "expected results of backend onnxruntime, got torch; choose another file, or backend torch$"
+    with pytest.raises(InputError, match=message):
+        align_folder(other, {"a": photos / "a.jpg"}, tmp_path / "out.jsonl")
