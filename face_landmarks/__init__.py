@@ -36,8 +36,9 @@ from face_landmarks.models.weights import LandmarkModel, load_model
 from face_landmarks.output.crops import align_faces, five_points, head_pose
 from face_landmarks.output.drawing import draw_faces
 from face_landmarks.output.folders.run import align_folder
+from face_landmarks.output.openness import eye_openness, mouth_openness
 from face_landmarks.output.plotting import plot_faces, plot_heatmaps
-from face_landmarks.results import FaceHeatmaps, Faces
+from face_landmarks.results import Face, FaceHeatmaps, Faces
 from face_landmarks.video.reading import Video
 from face_landmarks.video.tracker import FaceTracker, TrackedFaces
 from face_landmarks.video.writing import VideoWriter
@@ -52,6 +53,7 @@ __all__ = [
     "DetectorError",
     "DownloadError",
     "ExportError",
+    "Face",
     "FaceAligner",
     "FaceHeatmaps",
     "FaceLandmarksError",
@@ -76,11 +78,13 @@ __all__ = [
     "align_faces",
     "align_folder",
     "draw_faces",
+    "eye_openness",
     "five_points",
     "get_layout",
     "head_pose",
     "list_models",
     "load_model",
+    "mouth_openness",
     "plot_faces",
     "plot_heatmaps",
     "read_image",

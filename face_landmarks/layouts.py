@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +27,7 @@ class Layout:
 
     Attributes:
         name: short name, as stored in model cards and result files.
-        names: (K,) one name per landmark.
+        names: (K,) one name per landmark, such as "right_eye_outer".
         groups: facial part -> its indices, in drawing order; each landmark is in one group.
         closed: the groups whose last landmark is joined to their first.
         mirror: (K,) index of each landmark's mirror image; its own index on the midline.
@@ -67,6 +68,46 @@ class Layout:
         return tuple(edges)
 
     @cached_property
+    def regions(self) -> MappingProxyType[str, tuple[int, ...]]:
+        """The eyes, eyebrows, nose and mouth, each of which may have several groups -> its indices."""
+        regions = {
+            region: tuple(
+                index
+                for name, indices in self.groups.items()
+                if name.removeprefix("right_").removeprefix("left_") in parts
+                for index in indices
+            )
+            for region, parts in _REGIONS.items()
+        }
+        return MappingProxyType({region: indices for region, indices in regions.items() if indices})
+
+    def group(self, name: str) -> tuple[int, ...]:
+        """The indices of a facial part of `groups` or, if there is none of this name, of `regions`.
+
+        Raises:
+            InputError: neither has this name.
+        """
+        known = {**self.regions, **self.groups}
+        if not isinstance(name, str) or name not in known:
+            names = dict.fromkeys((*self.groups, *self.regions))
+            raise InputError(f"group: expected one of {', '.join(names)}, got {name!r}")
+        return known[name]
+
+    def index(self, name: str) -> int:
+        """The index of the landmark of this name.
+
+        Raises:
+            InputError: no landmark has this name.
+        """
+        if isinstance(name, str) and name in self.names:
+            return self.names.index(name)
+        near = difflib.get_close_matches(name, self.names) if isinstance(name, str) else []
+        raise InputError(
+            f"point: expected a name of layout {self.name}, such as {', '.join(near or self.names[:3])}, "
+            f"got {name!r}"
+        )
+
+    @cached_property
     def flip_pairs(self) -> tuple[Edge, ...]:
         """Pairs of landmarks that a mirror exchanges, the smaller index first."""
         return tuple((i, j) for i, j in enumerate(self.mirror) if i < j)
@@ -97,17 +138,46 @@ def _span(first: int, last: int) -> tuple[int, ...]:
     return tuple(range(first, last + 1))
 
 
-def _numbered(groups: dict[str, tuple[int, ...]]) -> tuple[str, ...]:
-    names = {index: f"{name}_{n}" for name, indices in groups.items() for n, index in enumerate(indices)}
-    return tuple(names[index] for index in sorted(names))
-
-
 def _mirror(length: int, pairs: str) -> tuple[int, ...]:
     mirror = list(range(length))
     for pair in pairs.split():
         left, right = map(int, pair.split("-"))
         mirror[left], mirror[right] = right, left
     return tuple(mirror)
+
+
+def _names(
+    groups: dict[str, tuple[int, ...]], mirror: tuple[int, ...], words: dict[str, str]
+) -> tuple[str, ...]:
+    """A name per landmark: `words` has those of each group in order, "-" or nothing for the left side's."""
+    names: dict[int, str] = {}
+    for group, text in words.items():
+        names |= {
+            index: name for index, name in zip(groups[group], text.split(), strict=False) if name != "-"
+        }
+    return tuple(names.get(i) or names[mirror[i]].replace("right", "left") for i in range(len(mirror)))
+
+
+_REGIONS: Final = {
+    "eyes": ("eye", "pupil"),
+    "eyebrows": ("eyebrow",),
+    "nose": ("nose", "nose_bridge", "nose_base"),
+    "mouth": ("lips", "outer_lips", "inner_lips"),
+}
+_NOSE_BRIDGE: Final = "nose_root nose_bridge_upper nose_bridge_lower nose_tip"
+_NOSE_BASE: Final = "nose_right nostril_right nose_base"
+_OUTER_LIPS: Final = (
+    "mouth_right upper_lip_right upper_lip_middle_right upper_lip_middle - - - "
+    "- - lower_lip_middle lower_lip_middle_right lower_lip_right"
+)
+_INNER_LIPS: Final = (
+    "mouth_inner_right upper_lip_inner_right upper_lip_inner_middle - - - "
+    "lower_lip_inner_middle lower_lip_inner_right"
+)
+
+
+def _prefixed(prefix: str, words: str) -> str:
+    return " ".join(prefix + word for word in words.split())
 
 
 _IBUG_68 = {
@@ -122,16 +192,27 @@ _IBUG_68 = {
     "inner_lips": _span(60, 67),
 }
 
+_IBUG_68_MIRROR: Final = _mirror(
+    68,
+    "0-16 1-15 2-14 3-13 4-12 5-11 6-10 7-9 17-26 18-25 19-24 20-23 21-22 31-35 32-34 "
+    "36-45 37-44 38-43 39-42 40-47 41-46 48-54 49-53 50-52 55-59 56-58 60-64 61-63 65-67",
+)
+_IBUG_68_NAMES: Final = {
+    "jaw": " ".join(f"jaw_right_{n}" for n in range(1, 9)) + " chin",  # from the ear down
+    "right_eyebrow": _prefixed("right_eyebrow_", "outer outer_middle middle inner_middle inner"),
+    "nose_bridge": _NOSE_BRIDGE,
+    "nose_base": _NOSE_BASE,
+    "right_eye": _prefixed("right_eye_", "outer upper_outer upper_inner inner lower_inner lower_outer"),
+    "outer_lips": _OUTER_LIPS,
+    "inner_lips": _INNER_LIPS,
+}
+
 IBUG_68: Final = Layout(
     name="ibug-68",
-    names=_numbered(_IBUG_68),
+    names=_names(_IBUG_68, _IBUG_68_MIRROR, _IBUG_68_NAMES),
     groups=MappingProxyType(_IBUG_68),
     closed=frozenset({"right_eye", "left_eye", "outer_lips", "inner_lips"}),
-    mirror=_mirror(
-        68,
-        "0-16 1-15 2-14 3-13 4-12 5-11 6-10 7-9 17-26 18-25 19-24 20-23 21-22 31-35 32-34 "
-        "36-45 37-44 38-43 39-42 40-47 41-46 48-54 49-53 50-52 55-59 56-58 60-64 61-63 65-67",
-    ),
+    mirror=_IBUG_68_MIRROR,
     eye_corners=(36, 45),
     eyes=(_span(36, 41), _span(42, 47)),
     nose_tip=30,
@@ -154,18 +235,37 @@ _WFLW_98 = {
     "left_pupil": (97,),
 }
 
+_WFLW_98_MIRROR: Final = _mirror(
+    98,
+    "0-32 1-31 2-30 3-29 4-28 5-27 6-26 7-25 8-24 9-23 10-22 11-21 12-20 13-19 14-18 15-17 "
+    "33-46 34-45 35-44 36-43 37-42 38-50 39-49 40-48 41-47 55-59 56-58 "
+    "60-72 61-71 62-70 63-69 64-68 65-75 66-74 67-73 "
+    "76-82 77-81 78-80 83-87 84-86 88-92 89-91 93-95 96-97",
+)
+_WFLW_98_NAMES: Final = {
+    "jaw": " ".join(f"jaw_right_{n}" for n in range(1, 17)) + " chin",
+    "right_eyebrow": _prefixed(
+        "right_eyebrow_",
+        "outer upper_outer upper_middle upper_inner inner_upper "
+        "inner_lower lower_inner lower_middle lower_outer",
+    ),
+    "nose_bridge": _NOSE_BRIDGE,
+    "nose_base": _NOSE_BASE,
+    "right_eye": _prefixed(
+        "right_eye_",
+        "outer upper_outer upper_middle upper_inner inner lower_inner lower_middle lower_outer",
+    ),
+    "outer_lips": _OUTER_LIPS,
+    "inner_lips": _INNER_LIPS,
+    "right_pupil": "right_pupil",
+}
+
 WFLW_98: Final = Layout(
     name="wflw-98",
-    names=_numbered(_WFLW_98),
+    names=_names(_WFLW_98, _WFLW_98_MIRROR, _WFLW_98_NAMES),
     groups=MappingProxyType(_WFLW_98),
     closed=frozenset({"right_eyebrow", "left_eyebrow", "right_eye", "left_eye", "outer_lips", "inner_lips"}),
-    mirror=_mirror(
-        98,
-        "0-32 1-31 2-30 3-29 4-28 5-27 6-26 7-25 8-24 9-23 10-22 11-21 12-20 13-19 14-18 15-17 "
-        "33-46 34-45 35-44 36-43 37-42 38-50 39-49 40-48 41-47 55-59 56-58 "
-        "60-72 61-71 62-70 63-69 64-68 65-75 66-74 67-73 "
-        "76-82 77-81 78-80 83-87 84-86 88-92 89-91 93-95 96-97",
-    ),
+    mirror=_WFLW_98_MIRROR,
     eye_corners=(60, 72),
     eyes=(_span(60, 67), _span(68, 75)),
     nose_tip=54,
@@ -188,12 +288,23 @@ _COFW_29 = {
     "chin": (28,),
 }
 
+_COFW_29_MIRROR: Final = _mirror(29, "0-1 2-3 4-6 5-7 8-9 10-11 12-14 13-15 16-17 18-19 22-23")
+_COFW_29_NAMES: Final = {
+    "right_eyebrow": _prefixed("right_eyebrow_", "outer upper inner lower"),
+    "right_eye": _prefixed("right_eye_", "outer upper inner lower"),
+    "right_pupil": "right_pupil",
+    "nose": "nose_right nose_tip - nose_base",
+    "outer_lips": "mouth_right upper_lip_middle - lower_lip_middle",
+    "inner_lips": "upper_lip_inner_middle lower_lip_inner_middle",
+    "chin": "chin",
+}
+
 COFW_29: Final = Layout(
     name="cofw-29",
-    names=_numbered(_COFW_29),
+    names=_names(_COFW_29, _COFW_29_MIRROR, _COFW_29_NAMES),
     groups=MappingProxyType(_COFW_29),
     closed=frozenset({"right_eyebrow", "left_eyebrow", "right_eye", "left_eye", "nose", "outer_lips"}),
-    mirror=_mirror(29, "0-1 2-3 4-6 5-7 8-9 10-11 12-14 13-15 16-17 18-19 22-23"),
+    mirror=_COFW_29_MIRROR,
     eye_corners=(8, 9),
     eyes=((16,), (17,)),
     nose_tip=20,
@@ -213,12 +324,21 @@ _AFLW_19 = {
     "chin": (18,),
 }
 
+_AFLW_19_MIRROR: Final = _mirror(19, "0-5 1-4 2-3 6-11 7-10 8-9 12-14 15-17")
+_AFLW_19_NAMES: Final = {
+    "right_eyebrow": _prefixed("right_eyebrow_", "outer middle inner"),
+    "right_eye": _prefixed("right_eye_", "outer middle inner"),
+    "nose": "nose_right nose_tip -",
+    "lips": "mouth_right mouth_middle -",
+    "chin": "chin",
+}
+
 AFLW_19: Final = Layout(
     name="aflw-19",
-    names=_numbered(_AFLW_19),
+    names=_names(_AFLW_19, _AFLW_19_MIRROR, _AFLW_19_NAMES),
     groups=MappingProxyType(_AFLW_19),
     closed=frozenset(),
-    mirror=_mirror(19, "0-5 1-4 2-3 6-11 7-10 8-9 12-14 15-17"),
+    mirror=_AFLW_19_MIRROR,
     eye_corners=(6, 11),
     eyes=((7,), (10,)),
     nose_tip=13,

@@ -97,6 +97,76 @@ def test_the_numbers_of_landmarks_are_in_the_names():
     assert all(name.endswith(f"-{len(layout)}") for name, layout in LAYOUTS.items())
 
 
+@EVERY
+def test_a_name_says_on_which_side_a_landmark_is_and_where_in_its_part(layout):
+    shape = mean_shape(layout)
+    for index, name in enumerate(layout.names):
+        mirrored = layout.names[layout.mirror[index]]
+        assert mirrored == name.replace("left", "?").replace("right", "left").replace("?", "right")
+        x = shape[index, 0]
+        assert ("right" in name) == (x < 0.5 - 1e-6) and ("left" in name) == (x > 0.5 + 1e-6), name
+        if "upper" in name and (below := name.replace("upper", "lower")) in layout.names:
+            assert shape[index, 1] < shape[layout.index(below), 1], name
+        if "eye" in name and "inner" in name and (outer := name.replace("inner", "outer")) in layout.names:
+            assert abs(x - 0.5) < abs(shape[layout.index(outer), 0] - 0.5), name
+
+
+@EVERY
+def test_names_agree_with_the_marks_of_the_layout(layout):
+    assert [layout.names[i] for i in layout.eye_corners] == ["right_eye_outer", "left_eye_outer"]
+    assert [layout.names[i] for i in layout.mouth_corners] == ["mouth_right", "mouth_left"]
+    assert layout.names[layout.nose_tip] == "nose_tip" and layout.names[layout.chin] == "chin"
+    for name, indices in layout.groups.items():
+        part = name.removesuffix("_bridge").removesuffix("_base").split("_")[-1]
+        words = {"lips": ("mouth", "lip"), "nose": ("nose", "nostril"), "jaw": ("jaw", "chin")}.get(
+            part, (part,)
+        )
+        for index in indices:
+            assert any(word in layout.names[index] for word in words), (name, layout.names[index])
+
+
+def test_the_same_place_has_the_same_name_among_the_68_and_the_98():
+    named = {"nose", "nostril", "mouth", "upper", "lower", "chin"}
+    for index, of_98 in enumerate(WFLW_98_FOR_IBUG_68):
+        name = IBUG_68.names[index]
+        if name.split("_")[0] in named or name.endswith(("eye_outer", "eye_inner", "brow_outer")):
+            assert WFLW_98.names[of_98] == name
+
+
+def test_well_known_numbers_have_the_names_one_expects():
+    known = {30: "nose_tip", 36: "right_eye_outer", 39: "right_eye_inner", 42: "left_eye_inner", 8: "chin"}
+    known |= {45: "left_eye_outer", 48: "mouth_right", 54: "mouth_left", 62: "upper_lip_inner_middle"}
+    known |= {0: "jaw_right_1", 16: "jaw_left_1", 21: "right_eyebrow_inner", 33: "nose_base"}
+    assert {index: IBUG_68.names[index] for index in known} == known
+    assert all(IBUG_68.index(name) == index for index, name in known.items())
+
+
+@EVERY
+def test_regions_join_the_parts_of_a_face(layout):
+    assert sorted(layout.regions) == ["eyebrows", "eyes", "mouth", "nose"]
+    assert set(layout.group("eyes")) >= {*layout.group("left_eye"), *layout.group("right_eye")}
+    mouth = {i for name, part in layout.groups.items() if "lips" in name for i in part}
+    assert set(layout.group("mouth")) == mouth and len(layout.group("mouth")) == len(mouth)
+    assert layout.nose_tip in layout.group("nose")
+    chosen = [index for name in layout.regions for index in layout.group(name)]
+    assert len(chosen) == len(set(chosen)) and layout.chin not in chosen
+
+
+def test_a_name_that_is_none_is_refused_with_those_that_are_near():
+    with pytest.raises(
+        InputError, match=r"point: expected a name of layout ibug-68, such as right_eye_outer"
+    ):
+        IBUG_68.index("right_eye_outr")
+    for wrong in ("zzz", 30, None, ["chin"]):
+        with pytest.raises(InputError, match="point: expected a name"):
+            IBUG_68.index(wrong)
+    for wrong in ("ear", 3, None, ["nose"]):
+        with pytest.raises(
+            InputError, match="group: expected one of jaw, .*, eyes, eyebrows, nose, mouth, got"
+        ):
+            IBUG_68.group(wrong)
+
+
 def test_the_68_landmarks_are_68_of_the_98_part_by_part():
     assert len(set(WFLW_98_FOR_IBUG_68)) == 68
     for name, indices in IBUG_68.groups.items():

@@ -343,7 +343,7 @@ def test_a_data_frame_has_a_row_per_landmark() -> None:
     faces = some_faces()
     table = faces.to_pandas()
     assert list(table) == ["face", "landmark", "name", "x", "y", "score", "error"]
-    assert len(table) == 68 * len(faces) and table["name"][30] == "nose_bridge_3"
+    assert len(table) == 68 * len(faces) and table["name"][30] == "nose_tip"
     row = table[(table.face == 1) & (table.landmark == 5)].iloc[0]
     assert (row.x, row.y) == tuple(faces.landmarks[1, 5])
     assert len(Faces.empty().to_pandas()) == 0
@@ -363,3 +363,53 @@ def test_without_the_package_the_extra_is_named(method: str, monkeypatch: pytest
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingDependencyError, match="shr-fan"):
         getattr(some_faces(), method)()
+
+
+def test_a_single_face_has_no_axis_of_faces() -> None:
+    faces = some_faces()
+    face = faces.face(1)
+    assert face.landmarks.shape == (K, 2) and face.landmark_scores.shape == face.landmark_errors.shape == (K,)
+    np.testing.assert_array_equal(face.landmarks, faces.landmarks[1])
+    np.testing.assert_array_equal(face.landmark_scores, faces.landmark_scores[1])
+    np.testing.assert_array_equal(face.landmark_errors, faces.landmark_errors[1])
+    np.testing.assert_array_equal(face.box, faces.boxes[1])
+    assert face.box_score == faces.box_scores[1] and isinstance(face.box_score, float)
+    assert face.layout is faces.layout
+    assert not face.landmarks.flags.writeable
+    np.testing.assert_array_equal(face.point("nose_tip"), faces.landmarks[1, 30])
+    np.testing.assert_array_equal(face.group("left_eye"), faces.landmarks[1, 42:48])
+    np.testing.assert_array_equal(face.group("mouth"), faces.landmarks[1, 48:])
+    assert face == faces.face(-2) and face != faces.face(0) and face != "a face"
+    assert hash(face) == hash(faces.face(-2))
+    assert faces.to_list() == [faces.face(number) for number in range(N)] and faces.face() == faces.face(0)
+    assert some_faces(0).to_list() == []
+
+
+def test_a_single_face_is_shown_in_a_line() -> None:
+    boxes = [[10, 20, 110, 140]]
+    faces = Faces(
+        np.ones((1, K, 2)), np.full((1, K), 0.75), boxes, [1], landmark_errors=np.full((1, K), 1.26)
+    )
+    assert repr(faces.face()) == ("<Face: ibug-68, 100 x 120 at (10, 20), score 0.75, expected error 1.3 px>")
+    unknown = Faces(np.ones((1, K, 2)), np.full((1, K), 0.75), boxes, [1])
+    assert repr(unknown.face()) == "<Face: ibug-68, 100 x 120 at (10, 20), score 0.75>"
+
+
+@pytest.mark.parametrize("number", [3, -4, 2**70])
+def test_a_face_that_is_not_there_is_out_of_range(number: int) -> None:
+    with pytest.raises(IndexError, match=f"expected one of 3 faces, from 0, got {number}"):
+        some_faces().face(number)
+
+
+@pytest.mark.parametrize("number", [None, "0", 0.0, [0]])
+def test_the_number_of_a_face_is_whole(number: Any) -> None:
+    with pytest.raises(InputError, match="index: expected the number of a face"):
+        some_faces().face(number)
+
+
+def test_landmarks_have_names() -> None:
+    faces = some_faces()
+    np.testing.assert_array_equal(faces.point("right_eye_outer"), faces.landmarks[:, 36])
+    np.testing.assert_array_equal(faces.group("eyes"), faces.landmarks[:, 36:48])
+    with pytest.raises(InputError, match="such as right_eye_outer"):
+        faces.point("right_eye_outter")

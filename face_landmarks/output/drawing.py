@@ -75,7 +75,7 @@ def draw_faces(
     if len(texts) != len(faces):
         raise InputError(f"labels: expected one for each of {len(faces)} faces, got {len(texts)}")
     canvas = read_image(image)  # a copy, even of an array
-    contours = contours_of(faces.layout, color)
+    contours = contours_of(faces, color)
     for face in faces:
         (landmarks,), (landmark_scores,), (box,) = face.landmarks, face.landmark_scores, face.boxes
         if boxes:

@@ -93,7 +93,7 @@ def plot_faces(
             line_width, _ = stroke_sizes(outline(box) * points_per_pixel, weight)
             stroke(outline(box), color or WHITE, line_width)
         line_width, radius = stroke_sizes(landmarks * points_per_pixel, weight)
-        for part, rgb in contours_of(faces.layout, color) if lines else ():
+        for part, rgb in contours_of(faces, color) if lines else ():
             stroke(landmarks[part], rgb, line_width)
         if points:
             ax.scatter(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_landmarks.errors import InputError
-from face_landmarks.layouts import Layout
+from face_landmarks.results import Faces
 
 RGB = tuple[int, int, int]
 Points = NDArray[np.float32]
@@ -39,12 +39,12 @@ def stroke_sizes(points: Points, weight: float) -> tuple[float, float]:
     return 0.085 * size**0.5 * weight, 0.028 * size**0.75 * weight
 
 
-def contours_of(layout: Layout, color: RGB | None) -> list[tuple[list[int], RGB]]:
+def contours_of(faces: Faces, color: RGB | None) -> list[tuple[list[int], RGB]]:
     """The landmarks of each facial part in order, with the first repeated if it is closed, and its colour."""
     contours = []
-    for name, indices in layout.groups.items():
+    for name, indices in faces.layout.groups.items():
         rgb = color or next((rgb for word, rgb in _COLORS.items() if word in name), WHITE)
-        contours.append(([*indices, *indices[: name in layout.closed]], rgb))
+        contours.append(([*indices, *indices[: name in faces.layout.closed]], rgb))
     return contours
 
 

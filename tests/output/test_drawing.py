@@ -88,7 +88,7 @@ def test_dots_are_coloured_by_their_score_from_red_over_yellow_to_green():
 
 
 def test_every_edge_of_the_layout_is_drawn_and_no_other():
-    contours = strokes.contours_of(IBUG_68, None)
+    contours = strokes.contours_of(Faces.empty(IBUG_68), None)
     drawn = [pair for indices, _ in contours for pair in pairwise(indices)]
     assert sorted(drawn) == sorted(IBUG_68.edges)
 

@@ -367,4 +367,40 @@ MUTANTS = [
         "        read_folder(options.folder),\n",
         OPTIONS,
     ),
+    # names and openness
+    (
+        "the lids are paired crosswise",
+        "output/openness.py",
+        'name.replace("upper", "lower")',
+        'name.replace("upper", "lower").replace("_inner", "_outer")',
+        "tests/output/test_openness.py",
+    ),
+    (
+        "openness of a face without a shape is a number",
+        "output/openness.py",
+        "known = width > _ONE_PLACE * size",
+        "known = width >= _ONE_PLACE * size",
+        "tests/output/test_openness.py",
+    ),
+    (
+        "the mouth is measured between its outer corners",
+        "output/openness.py",
+        'inner = "mouth_inner_right" in layout.names',
+        "inner = False",
+        "tests/output/test_openness.py",
+    ),
+    (
+        "names of the left side are those of the right",
+        "layouts.py",
+        'names[mirror[i]].replace("right", "left")',
+        'names[mirror[i]] + "_left"',
+        "tests/test_layouts.py",
+    ),
+    (
+        "tables by name have the columns in another order",
+        "output/folders/tables.py",
+        'return [tuple(f"{name}_{value}" for value in _VALUES) for name in names]',
+        'return [tuple(f"{name}_{value}" for value in _VALUES) for name in sorted(names)]',
+        "tests/output/folders/test_tables.py",
+    ),
 ]

@@ -65,6 +65,7 @@ def align_folder(
     *,
     boxes: Mapping[str, ArrayLike] | None = None,
     recursive: bool = True,
+    point_names: bool = False,
     workers: int = 4,
     progress: bool = False,
     use: Callable[[Path], None] | None = None,
@@ -100,6 +101,7 @@ def align_folder(
         boxes: name of each photo -> (N, 4) x0 y0 x1 y1, to skip detection; a name is the path relative to
             the folder, with slashes, or that of the mapping.
         recursive: include subfolders.
+        point_names: in .csv and .parquet, columns such as nose_tip_x instead of x_30.
         workers: threads that decode photos.
         progress: show a bar on stderr.
         use: called with the file of lines when it is complete, before it is written in another format.
@@ -146,7 +148,8 @@ def align_folder(
         if use is not None:
             use(lines)
         if lines != out:
-            convert(lines, out, len(aligner.layout))
+            layout = aligner.layout
+            convert(lines, out, len(layout), layout.names if point_names else None)
             remove(lines)
     return report
 

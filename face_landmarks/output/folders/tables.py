@@ -8,8 +8,8 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,16 +21,18 @@ from face_landmarks.pts import write_pts
 
 TABLES: Final = (".json", ".csv", ".parquet")
 _BOX: Final = ("x0", "y0", "x1", "y1")
+_VALUES: Final = ("x", "y", "score", "error")  # of a landmark
 _AT_ONCE: Final = 1024  # rows of a Parquet table that are written at once; bounds memory
 
 
-def convert(lines: Path, out: Path, landmarks: int) -> None:
+def convert(lines: Path, out: Path, landmarks: int, names: Sequence[str] | None = None) -> None:
     """Write the finished lines in their final format, whole or not at all.
 
     Args:
         lines: the file of lines.
         out: a .json, .csv or .parquet file, or a folder for .pts files.
         landmarks: K, which tells the columns also where there is no face.
+        names: (K,) of the landmarks, for columns such as nose_tip_x instead of x_30.
 
     Raises:
         WriteError: something cannot be written.
@@ -46,7 +48,9 @@ def convert(lines: Path, out: Path, landmarks: int) -> None:
             _write_list(temporary, lines)
             return
         write = _write_parquet if suffix == ".parquet" else _write_csv
-        write(temporary, _columns(landmarks), _faces(read_rows(lines)))
+        points = _point_columns(landmarks, names)
+        columns = ["image", "face", *_BOX, "score", *chain.from_iterable(points)]
+        write(temporary, columns, _faces(read_rows(lines), points))
 
 
 def import_pyarrow() -> Any:
@@ -141,21 +145,22 @@ def _write_parquet(path: Path, columns: list[str], faces: Iterator[Row]) -> None
             writer.write_table(pyarrow.Table.from_pylist(rows, schema))
 
 
-def _columns(landmarks: int) -> list[str]:
-    """The columns of a table of K landmarks, in order."""
-    points = (f"{name}_{k}" for k in range(landmarks) for name in ("x", "y", "score", "error"))
-    return ["image", "face", *_BOX, "score", *points]
+def _point_columns(landmarks: int, names: Sequence[str] | None) -> list[tuple[str, ...]]:
+    """The columns of each of K landmarks: x, y, score, error."""
+    if names is None:
+        return [tuple(f"{value}_{k}" for value in _VALUES) for k in range(landmarks)]
+    return [tuple(f"{name}_{value}" for value in _VALUES) for name in names]
 
 
-def _faces(rows: Iterable[Row]) -> Iterator[Row]:
-    """A flat row per face."""
+def _faces(rows: Iterable[Row], columns: Sequence[tuple[str, ...]]) -> Iterator[Row]:
+    """A flat row per face, with these columns for each landmark."""
     for row in rows:
         photo = row["image"].encode("utf-8", "backslashreplace").decode()  # a file name need not be text
         for number, box in enumerate(row.get("boxes", ())):
             face = {"image": photo, "face": number, **dict(zip(_BOX, map(float, box), strict=True))}
             face["score"] = float(row["box_scores"][number])
             arrays = (row[name][number] for name in ("landmarks", "landmark_scores", "landmark_errors"))
-            for k, ((x, y), score, error) in enumerate(zip(*arrays, strict=True)):
-                face |= {f"x_{k}": x, f"y_{k}": y, f"score_{k}": score}
-                face[f"error_{k}"] = math.nan if error is None else error
+            for names, (x, y), score, error in zip(columns, *arrays, strict=True):
+                values = (x, y, score, math.nan if error is None else error)
+                face |= dict(zip(names, values, strict=True))
             yield face

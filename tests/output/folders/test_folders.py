@@ -137,6 +137,17 @@ def test_a_table_has_a_row_per_face(aligner, photos, tmp_path):
     assert float(rows[0]["x1"]) == pytest.approx(267) and len(rows[0]) == 2 + 5 + 4 * 68
 
 
+def test_a_csv_file_may_name_its_landmarks(aligner, photos, tmp_path):
+    align_folder(aligner, photos, tmp_path / "numbers.csv")
+    align_folder(aligner, photos, tmp_path / "names.csv", point_names=True)
+    numbers, names = (
+        list(csv.DictReader((tmp_path / name).read_text().splitlines()))
+        for name in ("numbers.csv", "names.csv")
+    )
+    assert len(names) == len(numbers) > 2
+    assert names[0]["right_eye_outer_x"] == numbers[0]["x_36"] and "x_36" not in names[0]
+
+
 def test_parquet_holds_the_same_table(aligner, photos, tmp_path):
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")

@@ -12,6 +12,7 @@ import pytest
 from rings import faces_at, ring
 
 from face_landmarks import Faces
+from face_landmarks.layouts import IBUG_68
 from face_landmarks.output.folders.tables import convert
 
 
@@ -42,3 +43,28 @@ def test_an_unknown_error_is_nan_in_a_parquet_file(lines: Path, tmp_path: Path) 
     table = parquet.read_table(tmp_path / "out.parquet")
     first, second = table["error_3"].to_pylist()
     assert math.isnan(first) and second == 0.3
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_columns_may_have_the_names_of_the_landmarks(lines: Path, tmp_path: Path, kind: str) -> None:
+    numbered, named = tmp_path / f"numbered.{kind}", tmp_path / f"named.{kind}"
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    convert(lines, numbered, 68)
+    convert(lines, named, 68, IBUG_68.names)
+    by_number, by_name = table_of(numbered), table_of(named)
+    assert [len(by_number), len(by_name)] == [7 + 4 * 68] * 2
+    assert list(by_name)[7:11] == ["jaw_right_1_x", "jaw_right_1_y", "jaw_right_1_score", "jaw_right_1_error"]
+    assert by_name["nose_tip_x"] == by_number["x_30"] and by_name["mouth_left_y"] == by_number["y_54"]
+    assert list(map(str, by_name.values())) == list(map(str, by_number.values()))  # nan is not equal to nan
+
+
+def table_of(path: Path) -> dict[str, list[object]]:
+    """The columns of a table and their values."""
+    if path.suffix == ".parquet":
+        parquet = pytest.importorskip("pyarrow.parquet")
+        columns: dict[str, list[object]] = parquet.read_table(path).to_pydict()
+        return columns
+    with path.open(newline="") as file:
+        header, *rows = csv.reader(file)
+    return {name: list(values) for name, *values in zip(header, *rows, strict=True)}

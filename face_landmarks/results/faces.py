@@ -1,11 +1,11 @@
-"""The results: faces, with their landmarks, boxes and scores; and the heatmaps they were decoded from."""
+"""The faces of a photo, with their landmarks, boxes and scores."""
 
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from html import escape
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from face_landmarks._system.extras import import_extra
 from face_landmarks.errors import InputError
 from face_landmarks.layouts import IBUG_68, Layout, get_layout
+from face_landmarks.results.preview import preview
+from face_landmarks.results.single import Face
+from face_landmarks.results.values import decimals, equal, format_json, numbers
 
 # The arrays of a result and their axes: N faces, K landmarks. The methods below go through this table.
 _SHAPES: Final[Mapping[str, tuple[str | int, ...]]] = MappingProxyType(
@@ -28,9 +31,6 @@ _SHAPES: Final[Mapping[str, tuple[str | int, ...]]] = MappingProxyType(
 )
 _MAY_BE_UNKNOWN: Final = frozenset({"landmark_errors"})  # NaN if unknown, null in JSON
 _SHOWN: Final = 3  # faces that `repr` describes
-_PREVIEWED: Final = 10  # faces that a notebook shows
-_SKETCH: Final = 240.0  # longer side of a notebook's sketch, in pixels
-_DECIMALS: Final = range(3, 10)  # float32 values of landmarks and scores need so many
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -70,7 +70,7 @@ class Faces:
     def __post_init__(self) -> None:
         if self.landmark_errors is None:
             object.__setattr__(self, "landmark_errors", np.full(np.shape(self.landmark_scores), np.nan))
-        arrays = {name: _numbers(name, getattr(self, name)) for name in _SHAPES}
+        arrays = {name: numbers(name, getattr(self, name)) for name in _SHAPES}
         faces = arrays["landmarks"].shape[0] if arrays["landmarks"].ndim else 0
         for name, array in arrays.items():
             expected = _shape(name, faces, self.layout)
@@ -132,7 +132,7 @@ class Faces:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Faces):
             return NotImplemented
-        return self.layout.name == other.layout.name and _equal(self, other, _SHAPES)
+        return self.layout.name == other.layout.name and equal(self, other, _SHAPES)
 
     def __hash__(self) -> int:
         return hash((self.layout.name, (self.landmarks + 0).tobytes()))  # + 0: -0 equals 0
@@ -140,21 +140,56 @@ class Faces:
     def group(self, name: str) -> NDArray[np.float32]:
         """The G landmarks of a facial part, such as "left_eye", in drawing order: (N, G, 2).
 
+        Args:
+            name: of `layout.groups`, or of `layout.regions`: "eyes", "eyebrows", "nose", "mouth".
+
         Raises:
             InputError: the layout has no such part.
         """
-        if not isinstance(name, str) or name not in self.layout.groups:
-            raise InputError(f"group: expected one of {', '.join(self.layout.groups)}, got {name!r}")
-        return self.landmarks[:, self.layout.groups[name]]
+        return self.landmarks[:, self.layout.group(name)]
+
+    def point(self, name: str) -> NDArray[np.float32]:
+        """The landmark of this name, such as "right_eye_outer", of every face: (N, 2).
+
+        Raises:
+            InputError: the layout has no such landmark.
+        """
+        return self.landmarks[:, self.layout.index(name)]
+
+    def face(self, index: int = 0) -> Face:
+        """One face, with arrays that have no axis of faces: landmarks (K, 2).
+
+        Raises:
+            IndexError: there are not that many faces.
+            InputError: not a whole number.
+        """
+        try:
+            number = operator.index(index)
+        except TypeError:
+            raise InputError(f"index: expected the number of a face, got {index!r}") from None
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"index: expected one of {len(self)} faces, from 0, got {number}")
+        return Face(
+            self.landmarks[number],
+            self.landmark_scores[number],
+            self.boxes[number],
+            float(self.box_scores[number]),
+            self.layout,
+            self.landmark_errors[number],
+        )
+
+    def to_list(self) -> list[Face]:
+        """Every face by itself, as `face` gives it."""
+        return [self.face(number) for number in range(len(self))]
 
     def to_dict(self) -> dict[str, Any]:
         """The name of the layout, and each array as nested lists, ready for JSON; NaN becomes None."""
         arrays = [getattr(self, name) for name in _SHAPES]
-        numbers = _decimals(np.concatenate([array.ravel() for array in arrays]))
+        flat = decimals(np.concatenate([array.ravel() for array in arrays]))
         values: dict[str, Any] = {"layout": self.layout.name}
         for name, array in zip(_SHAPES, arrays, strict=True):
-            mine: NDArray[Any] = numbers[: array.size].reshape(array.shape)
-            numbers = numbers[array.size :]
+            mine: NDArray[Any] = flat[: array.size].reshape(array.shape)
+            flat = flat[array.size :]
             if (unknown := np.isnan(mine)).any():
                 mine = mine.astype(object)
                 mine[unknown] = None
@@ -167,7 +202,7 @@ class Faces:
         Args:
             lines: begin a new line for each array and for each face in it; by default all is on one line.
         """
-        return _format_json(self.to_dict()) if lines else json.dumps(self.to_dict())
+        return format_json(self.to_dict()) if lines else json.dumps(self.to_dict())
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Faces:
@@ -185,9 +220,9 @@ class Faces:
                 f"Faces.from_dict: expected {', '.join(missing)}, got {', '.join(map(str, values))}"
             )
         layout = get_layout(values["layout"])
-        arrays = {name: _numbers(name, values[name]) for name in needed[1:]}
+        arrays = {name: numbers(name, values[name]) for name in needed[1:]}
         for name in _MAY_BE_UNKNOWN & values.keys():
-            arrays[name] = _numbers(name, values[name], unknown=True)
+            arrays[name] = numbers(name, values[name], unknown=True)
         if not any(array.size for array in arrays.values()):
             return cls.empty(layout)  # empty lists do not tell the other axes
         return cls(**arrays, layout=layout)
@@ -241,95 +276,7 @@ class Faces:
 
     def _repr_html_(self) -> str:
         """For notebooks: a sketch of the faces, and a table."""
-        faces = self[:_PREVIEWED]
-        return (
-            '<div style="display: flex; gap: 2em; align-items: center; flex-wrap: wrap">'
-            f"{faces._sketch() if len(faces) else ''}{faces._table(more=len(self) - len(faces))}</div>"
-        )
-
-    def _table(self, more: int) -> str:
-        """A row per face, in HTML, and a last one that counts `more` faces."""
-        scores, errors = self.landmark_scores.mean(axis=1), self.landmark_errors.mean(axis=1)
-        rows = [
-            f"<tr><td>{face}</td><td>({x0:.0f}, {y0:.0f}) to ({x1:.0f}, {y1:.0f})</td>"
-            f"<td>{box_score:.2f}</td><td>{score:.2f}</td>"
-            f"<td>{'unknown' if np.isnan(error) else f'{error:.1f}'}</td></tr>"
-            for face, ((x0, y0, x1, y1), box_score, score, error) in enumerate(
-                zip(self.boxes, self.box_scores, scores, errors, strict=True)
-            )
-        ]
-        if more:
-            rows.append(f'<tr><td colspan="5">and {more} more</td></tr>')
-        count = len(self) + more
-        return (
-            f"<table><caption>{count} face{'s' * (count != 1)}, {escape(self.layout.name)}</caption>"
-            "<tr><th>face</th><th>box</th><th>box score</th>"
-            "<th>landmark score</th><th>expected error, px</th></tr>"
-            f"{''.join(rows)}</table>"
-        )
-
-    def _sketch(self) -> str:
-        """The contours and boxes of the faces as SVG; the photo is not part of a result."""
-        corners = self.boxes.reshape(-1, 2, 2).astype(np.float64)  # (N, 2, 2)
-        everything = np.concatenate([self.landmarks, corners], axis=1)  # (N, K + 2, 2)
-        low, high = everything.min(axis=(0, 1)), everything.max(axis=(0, 1))
-        scale = _SKETCH / max(*(high - low), 1e-6)
-        width, height = (high - low) * scale
-        shapes = []
-        for face, points in enumerate((everything - low) * scale):
-            (x0, y0), (x1, y1) = points[-2:]
-            shapes.append(
-                f'<g><rect x="{x0:.1f}" y="{y0:.1f}" width="{x1 - x0:.1f}" height="{y1 - y0:.1f}" '
-                f'opacity="0.3"/><text x="{x0 + 4:.1f}" y="{y0 + 14:.1f}" fill="currentColor" stroke="none">'
-                f"{face}</text>"
-            )
-            for name, indices in self.layout.groups.items():
-                path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points[list(indices)])
-                shapes.append(f'<poly{"gon" if name in self.layout.closed else "line"} points="{path}"/>')
-            shapes.append("</g>")
-        return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width + 4:.0f}" height="{height + 4:.0f}" '
-            f'viewBox="-2 -2 {width + 4:.1f} {height + 4:.1f}" fill="none" stroke="currentColor" '
-            'font-family="sans-serif" font-size="12">'
-            f"{''.join(shapes)}</svg>"
-        )
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class FaceHeatmaps:
-    """Input and output of the network for each face of a photo; equal if all values are.
-
-    Attributes:
-        crops: (N, S, S, 3) uint8 RGB, the input.
-        heatmaps: (N, K, H, W) float32, the output.
-        points: (N, K, 2) float32, x y in heatmap cells, as decoded.
-        heatmap_to_crop: (3, 3) float64.
-        heatmap_to_image: (N, 3, 3) float64.
-    """
-
-    crops: NDArray[np.uint8]
-    heatmaps: NDArray[np.float32]
-    points: NDArray[np.float32]
-    heatmap_to_crop: NDArray[np.float64]
-    heatmap_to_image: NDArray[np.float64]
-
-    def __len__(self) -> int:
-        return len(self.crops)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, FaceHeatmaps):
-            return NotImplemented
-        return _equal(self, other, [field.name for field in fields(self)])
-
-    def __hash__(self) -> int:
-        return hash((self.crops.shape, self.heatmaps.shape))
-
-    def __repr__(self) -> str:
-        landmarks, height, width = self.heatmaps.shape[1:]
-        return (
-            f"<FaceHeatmaps: {len(self)} face{'s' * (len(self) != 1)}, {landmarks} heatmaps of "
-            f"{height} x {width}, crops of {' x '.join(map(str, self.crops.shape[1:3]))}>"
-        )
+        return preview(self.to_list(), self.layout)
 
 
 def check_faces(faces: object) -> Faces:
@@ -345,50 +292,6 @@ def check_faces(faces: object) -> Faces:
     raise InputError(f"faces: expected Faces, as FaceAligner.align returns them, got {got}")
 
 
-def _format_json(values: Mapping[str, Any]) -> str:
-    """JSON with a line for each key, and for each item of a list: in `Faces.to_dict`, for each face."""
-    parts = []
-    for key, value in values.items():
-        if isinstance(value, list) and value:
-            text = "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]"
-        else:
-            text = json.dumps(value)
-        parts.append(f" {json.dumps(key)}: {text}")
-    return "{\n" + ",\n".join(parts) + "\n}"
-
-
-def _equal(one: object, other: object, names: Iterable[str]) -> bool:
-    """Compare arrays by name; NaN equals NaN."""
-    return all(np.array_equal(getattr(one, name), getattr(other, name), equal_nan=True) for name in names)
-
-
 def _shape(name: str, faces: int, layout: Layout) -> tuple[int, ...]:
     axes = {"N": faces, "K": len(layout)}
     return tuple(axes[axis] if isinstance(axis, str) else axis for axis in _SHAPES[name])
-
-
-def _decimals(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(V,) decimal numbers that are short in JSON and read back as these: 0.1, not 0.10000000149011612."""
-    exact = values.astype(np.float64)
-    short = exact.copy()
-    left = np.arange(len(values))
-    for digits in _DECIMALS:
-        rounded = np.rint(exact[left] * 10.0**digits) / 10.0**digits
-        fits = rounded.astype(np.float32) == values[left]
-        short[left[fits]] = rounded[fits]
-        left = left[~fits]
-    return short
-
-
-def _numbers(name: str, values: object, unknown: bool = False) -> NDArray[np.float32]:
-    """Real numbers as a new float32 array; with `unknown`, None becomes NaN."""
-    try:
-        array = np.asarray(values)
-        if unknown and array.dtype == object:
-            array = array.astype(np.float64)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # ragged, or not on the CPU
-        raise InputError(f"Faces.{name}: expected an array, got {type(values).__name__}: {error}") from error
-    if array.dtype.kind not in "iuf":
-        raise InputError(f"Faces.{name}: expected numbers, got dtype {array.dtype}")
-    with np.errstate(over="ignore"):
-        return np.array(array, np.float32, order="C")
