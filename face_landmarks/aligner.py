@@ -18,7 +18,8 @@ from torch import Tensor
 
 from face_landmarks._system.devices import choose_device
 from face_landmarks._system.forking import settle_threads
-from face_landmarks.detection.contract import Detector, check_boxes, check_rolls, run_detector
+from face_landmarks.detection.contract import Detector, check_rolls, run_detector
+from face_landmarks.detection.contract import check_boxes as check_boxes
 from face_landmarks.detection.named import check_detector, make_detector
 from face_landmarks.detection.rotations import Rotations
 from face_landmarks.detection.upright import upright_faces
@@ -27,6 +28,7 @@ from face_landmarks.images import ChannelOrder, ImageSource, read_image
 from face_landmarks.locating.locate import Located, Locator
 from face_landmarks.locating.photos import Photo, check_several, rows_of
 from face_landmarks.locating.search import locate_with_search
+from face_landmarks.models.registry import DEFAULT_MODEL
 from face_landmarks.models.weights import LandmarkModel, load_model
 from face_landmarks.results import FaceHeatmaps, Faces
 from face_landmarks.runtime.export import export_onnx
@@ -89,7 +91,7 @@ class FaceAligner:
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | LandmarkModel = "shr-fan-68",
+        model: str | os.PathLike[str] | LandmarkModel = DEFAULT_MODEL,
         *,
         detector: str | Detector | None = "mtcnn",
         rotations: Rotations = "never",

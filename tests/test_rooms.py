@@ -132,8 +132,8 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 
 def test_no_room_imports_more_than_eight_others() -> None:
-    """But for the package's own door, which only gives names."""
-    for room in HEIGHT.keys() - {"__init__"}:
+    """But for two doors: the package's own, which only gives names, and the command, which has them all."""
+    for room in HEIGHT.keys() - {"__init__", "cli"}:
         mine = {
             room_of(name) for module, names in IMPORTS.items() if room_of(module) == room for name in names
         }

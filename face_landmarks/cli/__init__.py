@@ -4,10 +4,11 @@ Exit codes:
 
 =====  =========================================================================================
 0      all done
-1      some photos could not be read (the others are done), a video ended before its header said,
-       or the cache holds a damaged file
+1      some photos could not be read or were not there (the others are done), a video ended before
+       its header said, or the cache holds a damaged file
 2      the command could not be carried out: an argument, a model, a video, a file or a folder
        cannot be used
+3      there is no photo to align: an empty folder, or a pattern that nothing matches
 130    stopped by Ctrl-C
 =====  =========================================================================================
 
@@ -29,8 +30,8 @@ from typing import NoReturn
 import cv2
 
 from face_landmarks import __version__
-from face_landmarks.cli import align, cache, download, evaluate, export, models, train, video
-from face_landmarks.cli.options import complain, say
+from face_landmarks.cli.commands import align, cache, download, evaluate, export, models, train, video
+from face_landmarks.cli.options import EXIT_CODES, complain, say
 from face_landmarks.errors import FaceLandmarksError
 
 
@@ -83,9 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="face-landmarks",
         description="Find facial landmarks with subpixel accuracy.",
-        epilog="Exit codes: 0 all done; 1 some photos could not be read, a video ended before its header "
-        "said, or the cache holds a damaged file; 2 the command could not be carried out; 130 stopped by "
-        "Ctrl-C.",
+        epilog=f"'face-landmarks COMMAND --help' shows a command's arguments and examples.\n\n{EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -96,9 +96,9 @@ def _parser() -> argparse.ArgumentParser:
 
 @contextmanager
 def _own_messages() -> Iterator[None]:
-    """Show log lines and warnings as the command's own lines on stderr, and none of OpenCV and FFmpeg.
+    """Print log records and warnings on stderr as lines of the command; silence OpenCV and FFmpeg.
 
-    What the environment asks of OpenCV's log stays as it is.
+    A level that the environment sets for OpenCV's log is kept.
     """
     logger, handler = logging.getLogger("face_landmarks"), logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter())
@@ -123,7 +123,7 @@ def _own_messages() -> Iterator[None]:
 
 
 class _Formatter(logging.Formatter):
-    """Plain lines, and warnings that say so."""
+    """Messages alone; those of warnings and errors with the command's name and their level."""
 
     def format(self, record: logging.LogRecord) -> str:
         kind = f"face-landmarks: {record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
@@ -135,5 +135,5 @@ def _show_warning(message: Warning | str, *_place: object, **_more: object) -> N
 
 
 def _drop_output() -> None:
-    """Lead stdout nowhere, so that Python's own flush at the end does not fail again."""
+    """Redirect stdout to the null device, so that Python's flush at exit does not fail once more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,67 +1,94 @@
-"""What the commands share: arguments, the aligner they describe, checks of files, and messages on stderr."""
+"""What the commands share: arguments, the aligner they describe, and messages on stderr."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 from face_landmarks.aligner import BACKENDS, DEFAULT_BACKEND, FaceAligner
+from face_landmarks.detection.contract import Detector
+from face_landmarks.detection.mtcnn import MTCNN
+from face_landmarks.detection.named import DETECTOR_NAMES
 from face_landmarks.errors import InputError
+from face_landmarks.models.registry import DEFAULT_MODEL
 
 Commands: TypeAlias = "argparse._SubParsersAction[Any]"
 
-DEFAULT_MODEL: Final = "shr-fan-68"
-DEFAULT_VIDEO_MODEL: Final = "shr-fan-68-fast"
+EXIT_CODES: Final = """exit codes:
+  0    all done
+  1    some photos could not be read, a video ended before its header said, or
+       the cache holds a damaged file
+  2    the command could not be carried out
+  3    there is no photo to align
+  130  stopped by Ctrl-C"""
 
 
 def model_options(model: str = DEFAULT_MODEL) -> argparse.ArgumentParser:
     """The arguments of the commands that find landmarks, with their default model."""
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--model", default=model, help="name or weights file (default: %(default)s)")
-    parser.add_argument(
-        "--device", help="cpu, cuda, cuda:1, ... (default: cuda if there is one and torch runs the network)"
-    )
-    parser.add_argument(
+    add = parser.add_argument_group("model and detector").add_argument
+    add("--model", default=model, help="name or weights file (default: %(default)s)")
+    add("--device", help="cpu, cuda, cuda:1, ... (default: cuda if there is one and torch runs the network)")
+    add(
         "--flip",
         action="store_true",
         help="average with the mirrored face: half the speed, a little more accurate",
     )
-    parser.add_argument(
-        "--refine", action="store_true", help="run a second time on an upright crop made from the landmarks"
-    )
-    parser.add_argument(
+    add("--refine", action="store_true", help="run a second time on an upright crop made from the landmarks")
+    add(
         "--detector",
-        choices=("mtcnn", "yunet"),
+        choices=DETECTOR_NAMES,
         default="mtcnn",
         help="what finds the faces; yunet is faster, its file is downloaded once (default: %(default)s)",
     )
-    parser.add_argument(
+    add(
+        "--min-face-size",
+        type=positive,
+        metavar="N",
+        help="smallest face, in pixels, that mtcnn looks for; smaller is slower (default: 30)",
+    )
+    add(
         "--rotations",
         choices=("never", "fallback", "always"),
         default="never",
         help="also search photos turned by 90, 180 and 270 degrees: if no face is found otherwise "
         "(fallback), or always, at four times the cost (default: %(default)s)",
     )
-    parser.add_argument(
+    add(
         "--backend",
         choices=BACKENDS,
         default=DEFAULT_BACKEND,
         help="what runs the network; auto: the fastest installed (default: %(default)s)",
     )
+    add(
+        "--batch-size",
+        type=positive,
+        default=32,
+        metavar="N",
+        help="faces per run of the network; bounds memory (default: %(default)s)",
+    )
     return parser
 
 
 def make_aligner(options: argparse.Namespace) -> FaceAligner:
-    """The aligner that `model_options` describe."""
+    """The aligner that `model_options` describe; without a detector where the boxes come from a file."""
+    detector: str | Detector | None = options.detector
+    rotations = options.rotations
+    if getattr(options, "boxes_file", None):
+        detector, rotations = None, "never"
+    elif options.min_face_size is not None:
+        if options.detector != "mtcnn":
+            raise InputError(f"--min-face-size: expected --detector mtcnn, got {options.detector}")
+        detector = MTCNN(min_face_size=options.min_face_size, rotations=rotations, device=options.device)
+        rotations = "never"
     return FaceAligner(
         options.model,
-        detector=options.detector,
-        rotations=options.rotations,
+        detector=detector,
+        rotations=rotations,
         device=options.device,
+        batch_size=options.batch_size,
         flip=options.flip,
         refine=options.refine,
         backend=options.backend,
@@ -85,15 +112,6 @@ def path(text: str) -> str:
 def count_faces(count: int) -> str:
     """A number of faces in words, e.g. 1 face or 2 faces."""
     return f"{count} face{'s' * (count != 1)}"
-
-
-def check_targets(sources: Sequence[str], *targets: str | None) -> None:
-    """Raise InputError if a file that is read would be overwritten, or a file be written twice."""
-    places = [os.path.realpath(target) for target in targets if target]
-    if len(set(places)) < len(places):
-        raise InputError("expected files of different names to write to")
-    if both := set(places) & {os.path.realpath(source) for source in sources}:
-        raise InputError(f"expected another file to write to than {both.pop()}, which is read")
 
 
 def say(line: str) -> None:

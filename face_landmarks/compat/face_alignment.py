@@ -28,6 +28,7 @@ from face_landmarks.detection.contract import Detector, run_detector
 from face_landmarks.detection.mtcnn import MTCNN
 from face_landmarks.errors import InputError
 from face_landmarks.images import ImageSource, read_image
+from face_landmarks.models.registry import DEFAULT_MODEL
 from face_landmarks.results import Faces
 
 Boxes: TypeAlias = "Sequence[ArrayLike]"
@@ -89,7 +90,7 @@ class FaceAlignment:
         compile: bool = True,
         max_batch_size: int = 1,
         *,
-        model: str | os.PathLike[str] = "shr-fan-68",
+        model: str | os.PathLike[str] = DEFAULT_MODEL,
     ) -> None:
         if landmarks_type != LandmarksType.TWO_D:
             raise InputError(

@@ -14,6 +14,8 @@ from face_landmarks.models.fan import FAN_CARD
 from face_landmarks.models.weights_file import WeightsFile
 
 PRETRAINED = Path(__file__).with_name("pretrained")
+DEFAULT_MODEL: Final = "shr-fan-68"
+DEFAULT_VIDEO_MODEL: Final = "shr-fan-68-fast"
 
 _ZOO: Final = "models/face_detection_yunet/face_detection_yunet_2026may.onnx"
 

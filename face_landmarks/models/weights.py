@@ -24,7 +24,7 @@ from face_landmarks.models.card import ModelCard
 from face_landmarks.models.downloads import obtain
 from face_landmarks.models.fan import FAN_CARD, convert_fan_state_dict
 from face_landmarks.models.hourglass import StackedHourglass, fold_batch_norms
-from face_landmarks.models.registry import file_of, get_card, list_models
+from face_landmarks.models.registry import DEFAULT_MODEL, file_of, get_card, list_models
 from face_landmarks.models.weights_file import Place, WeightsFile, sha256_of
 
 _SUFFIXES = (".safetensors", ".pth.tar", ".pth", ".pt")
@@ -46,7 +46,7 @@ class LandmarkModel:
         return f"<LandmarkModel {self.card.name!r}: {self.card.layout}, {type(self.network).__name__}>"
 
 
-def load_model(model: str | os.PathLike[str] = "shr-fan-68", *, sha256: str | None = None) -> LandmarkModel:
+def load_model(model: str | os.PathLike[str] = DEFAULT_MODEL, *, sha256: str | None = None) -> LandmarkModel:
     """Load a network with its weights, on the CPU, ready for inference.
 
     Args:

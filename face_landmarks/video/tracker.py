@@ -18,6 +18,7 @@ from face_landmarks.aligner import FaceAligner
 from face_landmarks.errors import InputError
 from face_landmarks.geometry import boxes_from_landmarks, crop_matrices, warp
 from face_landmarks.images import ChannelOrder, ImageSource, read_image
+from face_landmarks.models.registry import DEFAULT_VIDEO_MODEL
 from face_landmarks.results import Faces
 from face_landmarks.video.checks import as_number, is_whole
 from face_landmarks.video.smoothing import OneEuroFilter, Points, face_size
@@ -126,7 +127,7 @@ class FaceTracker:
             raise InputError(f"aligner: expected a FaceAligner, got {type(aligner).__name__} {aligner!r}")
         self._filter_options = (frame_rate, min_cutoff, speed_gain)
         OneEuroFilter(*self._filter_options)  # which checks them
-        self.aligner = FaceAligner("shr-fan-68-fast") if aligner is None else aligner
+        self.aligner = FaceAligner(DEFAULT_VIDEO_MODEL) if aligner is None else aligner
         if not self.aligner.layout.tells_its_box:
             raise InputError(
                 f"aligner: expected a layout with the line of the jaw, got {self.aligner.layout.name}"

@@ -19,7 +19,7 @@ from interrupted import interrupt
 from face_landmarks import FaceAligner, __version__, cli
 from face_landmarks.cli import main
 from face_landmarks.errors import DetectorError
-from face_landmarks.models.registry import DETECTORS, get_card
+from face_landmarks.models.registry import DEFAULT_MODEL, DEFAULT_VIDEO_MODEL, DETECTORS, get_card
 from face_landmarks.pts import write_pts
 from face_landmarks.results import Faces
 
@@ -104,7 +104,7 @@ class Stopping(FaceAligner):
 
 @pytest.fixture
 def stopping(monkeypatch):
-    monkeypatch.setattr(cli.align, "make_aligner", lambda options: Stopping("shr-fan-68-fast"))
+    monkeypatch.setattr(cli.commands.align, "make_aligner", lambda options: Stopping("shr-fan-68-fast"))
     return Stopping
 
 
@@ -134,16 +134,25 @@ def test_photos_that_were_done_before_an_error_are_kept(capsys, stopping, monkey
         (["align", ASTRONAUT, ASTRONAUT, "--draw", "out.png"], "expected a folder"),
         (["align", ASTRONAUT, ASTRONAUT, "--draw", "folder"], "different names"),
         (["align", ASTRONAUT, "--json", "/dev/null/out.json"], "expected a place to write to"),
-        (["align", ASTRONAUT, "--json", "."], "expected a place to write to"),
+        (["align", ASTRONAUT, "--json", "."], "expected a file to write to, got a folder"),
         (["align", ASTRONAUT, "--json", ""], "expected a path, got ''"),
         (["align", ASTRONAUT, "--draw", ""], "expected a path, got ''"),
         (["align", ".", "--out", ""], "expected a path, got ''"),
-        (["align", "."], "expected photos, got the folder '.'; --out PATH"),
-        (["align", ASTRONAUT, "--out", "out.jsonl"], "expected a folder of photos"),
-        (["align", "no/such/folder", "--out", "out.jsonl"], "expected a folder of photos"),
-        (["align", ".", ".", "--out", "out.jsonl"], "expected one folder"),
-        (["align", ".", "--out", "out.xlsx"], "expected .jsonl"),
-        (["align", ".", "--out", "taken"], "expected a place to write to"),
+        (["align", "no/such/folder", "--out", "out.jsonl"], "expected a photo or a folder of photos"),
+        (["align", ASTRONAUT, "--out", "out.xlsx"], "expected .jsonl"),
+        (["align", ASTRONAUT, "--out", "taken"], "taken: expected a place to write to"),
+        (["align", ASTRONAUT, "--out", "/proc/out"], "/proc/out: expected a place to write to"),
+        (["align", ASTRONAUT, "--out", "/dev/full"], "/dev/full: expected a place to write to"),
+        (["align", ASTRONAUT, "--out", "a.jsonl", "--json", "b.json"], "--json: expected no --out"),
+        (["align", ASTRONAUT, "--json", "/dev/full"], "/dev/full: expected a place to write to"),
+        (["align", ASTRONAUT, "--draw", "/dev/null/drawn"], "expected a place to write to"),
+        (["align", ASTRONAUT, "--scores"], "--scores: expected --draw beside it"),
+        (["align", ASTRONAUT, "--draw", "d", "--weight", "0"], "expected a positive number, got '0'"),
+        (["align", ASTRONAUT, "--boxes", "none.csv"], "none.csv: expected a file of boxes, got No such file"),
+        (["align", ASTRONAUT, "--detector", "yunet", "--min-face-size", "20"], "expected --detector mtcnn"),
+        (["align", "https://example.org/a.jpg"], "got the URL 'https://example.org/a.jpg'; 'curl -L URL |"),
+        (["align", "-", "-"], "expected '-' once"),
+        (["align", "-", "--out", "out.jsonl"], "expected photos in files, got '-'"),
         (["align", ASTRONAUT, "--device", "toaster"], "toaster"),
         (["align"], "the following arguments are required: PHOTO"),
         (["align", ASTRONAUT, "--backend", "tensorflow"], "argument --backend: invalid choice"),
@@ -292,7 +301,7 @@ def test_log_lines_and_warnings_are_lines_of_the_command(monkeypatch, capsys, ca
             warnings.warn("the file is cut off", UserWarning, stacklevel=1)
         return 0
 
-    monkeypatch.setattr(cli.cache, "_cache", work)
+    monkeypatch.setattr(cli.commands.cache, "_cache", work)
     before = logging.getLogger("face_landmarks").handlers[:]
     for _ in range(2):  # the second call does not print twice
         assert run("cache") == 0
@@ -351,8 +360,8 @@ def test_models_are_a_table_of_five_columns_with_the_default_marked(capsys):
 
 
 def test_the_defaults_are_those_of_the_package():
-    assert FaceAligner(detector=None, device="cpu").card.name == cli.options.DEFAULT_MODEL
-    assert cli.video.FaceTracker().aligner.card.name == cli.options.DEFAULT_VIDEO_MODEL
+    assert FaceAligner(detector=None, device="cpu").card.name == DEFAULT_MODEL
+    assert cli.commands.video.FaceTracker().aligner.card.name == DEFAULT_VIDEO_MODEL
 
 
 def test_a_model_is_shown_with_licence_provenance_and_scores(capsys):

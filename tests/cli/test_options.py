@@ -35,6 +35,7 @@ class Recorder:
         (["--detector", "yunet"], "detector", "yunet"),
         (["--rotations", "always"], "rotations", "always"),
         (["--device", "cuda:1"], "device", "cuda:1"),
+        (["--batch-size", "7"], "batch_size", 7),
         (["--backend", "onnxruntime"], "backend", "onnxruntime"),
     ],
 )
@@ -62,8 +63,8 @@ def test_each_option_of_a_video_reaches_the_tracker(
     with VideoWriter(tmp_path / "in.mp4", 12.5) as writer:
         writer.write(np.zeros((32, 48, 3), np.uint8))
     tracker = Recorder()
-    monkeypatch.setattr("face_landmarks.cli.video.FaceTracker", tracker)
-    monkeypatch.setattr("face_landmarks.cli.video.make_aligner", lambda options: options.model)
+    monkeypatch.setattr("face_landmarks.cli.commands.video.FaceTracker", tracker)
+    monkeypatch.setattr("face_landmarks.cli.commands.video.make_aligner", lambda options: options.model)
     assert main(["video", str(tmp_path / "in.mp4"), *words]) == 2
     assert tracker.words == ("shr-fan-68-fast",) and tracker.options[name] == value
 
@@ -71,10 +72,10 @@ def test_each_option_of_a_video_reaches_the_tracker(
 @pytest.mark.parametrize("given", ["truth", "detector"])
 def test_each_option_of_evaluate_reaches_the_evaluation(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
     score = Recorder()
-    monkeypatch.setattr("face_landmarks.cli.evaluate.evaluate", score)
-    monkeypatch.setattr("face_landmarks.cli.evaluate.evaluate_benchmark", score)
-    monkeypatch.setattr("face_landmarks.cli.evaluate.make_aligner", lambda options: options.model)
-    monkeypatch.setattr("face_landmarks.cli.evaluate.read_folder", lambda folder: folder)
+    monkeypatch.setattr("face_landmarks.cli.commands.evaluate.evaluate", score)
+    monkeypatch.setattr("face_landmarks.cli.commands.evaluate.evaluate_benchmark", score)
+    monkeypatch.setattr("face_landmarks.cli.commands.evaluate.make_aligner", lambda options: options.model)
+    monkeypatch.setattr("face_landmarks.cli.commands.evaluate.read_folder", lambda folder: folder)
     assert main(["evaluate", "photos", "--boxes", given, "--normaliser", "box"]) == 2
     assert score.words == ("shr-fan-68", "photos")
     assert score.options["boxes"] == given and score.options["normaliser"] == "box"

@@ -88,9 +88,9 @@ def test_ctrl_c_keeps_what_was_written(camera, clip, tmp_path, capsys, monkeypat
             super().__init__(source)
             self.frame_count = 0
 
-    monkeypatch.setattr(cli.video, "FaceTracker", Stopped)
+    monkeypatch.setattr(cli.commands.video, "FaceTracker", Stopped)
     if camera:
-        monkeypatch.setattr(cli.video, "Video", Camera)
+        monkeypatch.setattr(cli.commands.video, "Video", Camera)
     code = main(["video", str(clip), "--json", str(lines), "--draw", str(drawn), "--device", "cpu"])
     *_, report, last = ["", *capsys.readouterr().err.splitlines()]
     if camera:

@@ -294,7 +294,7 @@ def test_what_cannot_be_exported_is_refused(tmp_path):
 
 
 def test_the_command_names_the_file_and_an_unknown_model(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("face_landmarks.cli.export.FaceAligner", lambda model, **_: small())
+    monkeypatch.setattr("face_landmarks.cli.commands.export.FaceAligner", lambda model, **_: small())
     path = tmp_path / "out.onnx"
     assert main(["export", "mine.safetensors", str(path)]) == 0
     assert capsys.readouterr().out == f"{path}\n" and path.exists()

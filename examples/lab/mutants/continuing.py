@@ -145,14 +145,14 @@ MUTANTS = [
     ),
     (
         "pictures are no finer for a teacher with larger crops",
-        "cli/train.py",
+        "cli/commands/train.py",
         "source_scale=max(config.source_scale, ratio)",
         "source_scale=config.source_scale",
         f"{TRAINING}::test_the_command_learns_from_a_teacher_with_larger_crops",
     ),
     (
         "a run that cannot continue is found out after decoding",
-        "cli/train.py",
+        "cli/commands/train.py",
         "load_checkpoint(options.out, config)",
         "str(options.out)",
         f"{RUNS}::test_the_command_refuses_what_cannot_continue_before_it_decodes_photos",

@@ -17,8 +17,7 @@ from tqdm import tqdm
 
 from face_landmarks._system.files import make_folder, remove
 from face_landmarks._system.locks import only_run
-from face_landmarks.aligner import FaceAligner
-from face_landmarks.detection.contract import check_boxes
+from face_landmarks.aligner import FaceAligner, check_boxes
 from face_landmarks.errors import ImageError, InputError
 from face_landmarks.images import find_photos, read_image
 from face_landmarks.output.folders.journal import (

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from face_landmarks.aligner import FaceAligner
-from face_landmarks.cli.options import DEFAULT_MODEL, Commands, path
+from face_landmarks.cli.options import Commands, path
+from face_landmarks.models.registry import DEFAULT_MODEL
 
 
 def add_parser(commands: Commands) -> None:

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
+from typing import Final
 
 from face_landmarks._system.extras import import_extra
-from face_landmarks._system.files import make_folder, writing
 from face_landmarks.benchmarks.annotations import read_folder
 from face_landmarks.benchmarks.comparison import evaluate_benchmark
 from face_landmarks.benchmarks.curves import save_ced
 from face_landmarks.benchmarks.evaluation import evaluate
 from face_landmarks.benchmarks.protocols import BENCHMARKS, get_benchmark
-from face_landmarks.cli.options import Commands, make_aligner, model_options, path
+from face_landmarks.cli.options import EXIT_CODES, Commands, make_aligner, model_options, path
+from face_landmarks.cli.targets import prepare_folder
 from face_landmarks.errors import InputError
+
+_EXAMPLES: Final = f"""examples:
+  face-landmarks evaluate annotated
+  face-landmarks evaluate annotated --boxes detector --save scores
+  face-landmarks evaluate --benchmark 300w --root data/300w
+
+{EXIT_CODES}"""
 
 
 def add_parser(commands: Commands) -> None:
@@ -25,6 +32,8 @@ def add_parser(commands: Commands) -> None:
         parents=[model_options()],
         help="score a model on annotated photos",
         description="Score a model on a folder of annotated photos, or on a benchmark.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     score.add_argument(
         "folder", nargs="?", help="photos NAME.jpg with NAME.pts, or with NAME.1.pts, NAME.2.pts, ..."
@@ -95,6 +104,4 @@ def _prepare_folder(save: str | None) -> None:
     if save is None:
         return
     import_extra("matplotlib", "plot", "plots")
-    make_folder(Path(save))
-    with writing(Path(save)), tempfile.TemporaryFile(dir=save):
-        pass
+    prepare_folder(save)

@@ -7,10 +7,17 @@ import json
 import re
 from typing import Any
 
-from face_landmarks.cli.options import DEFAULT_MODEL, DEFAULT_VIDEO_MODEL, Commands
+from face_landmarks.cli.options import Commands
 from face_landmarks.models.card import ModelCard
 from face_landmarks.models.hourglass import complexity
-from face_landmarks.models.registry import DETECTORS, DetectorCard, get_card, list_models
+from face_landmarks.models.registry import (
+    DEFAULT_MODEL,
+    DEFAULT_VIDEO_MODEL,
+    DETECTORS,
+    DetectorCard,
+    get_card,
+    list_models,
+)
 from face_landmarks.models.weights_file import WeightsFile
 
 _HEAD = ("model", "layout", "weights", "GMAC a face", "licence")

@@ -9,15 +9,13 @@ import time
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import Final
 
 from tqdm import tqdm
 
-from face_landmarks._system.files import make_folder, writing
 from face_landmarks.cli.options import (
-    DEFAULT_VIDEO_MODEL,
+    EXIT_CODES,
     Commands,
-    check_targets,
     count_faces,
     make_aligner,
     model_options,
@@ -25,10 +23,19 @@ from face_landmarks.cli.options import (
     positive,
     say,
 )
+from face_landmarks.cli.targets import LineFile, check_targets, prepare_file
+from face_landmarks.models.registry import DEFAULT_VIDEO_MODEL
 from face_landmarks.output.drawing import draw_faces
 from face_landmarks.video.reading import Video
 from face_landmarks.video.tracker import FaceTracker
 from face_landmarks.video.writing import VideoWriter
+
+_EXAMPLES: Final = f"""examples:
+  face-landmarks video clip.mp4 --json landmarks.jsonl
+  face-landmarks video clip.mp4 --draw drawn.mp4
+  face-landmarks video 0 --draw camera.mp4 --frames 250
+
+{EXIT_CODES}"""
 
 
 def add_parser(commands: Commands) -> None:
@@ -37,8 +44,10 @@ def add_parser(commands: Commands) -> None:
         "video",
         parents=[model_options(DEFAULT_VIDEO_MODEL)],
         help="track the faces of a video or a camera",
-        description="Track the faces of a video or a camera. Ctrl-C ends it; what was written until then is "
+        description="Track the faces of a video or a camera. Ctrl-C ends it; what was written until then is\n"
         "kept.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     video.add_argument("video", metavar="VIDEO", help="a file, a URL, or the number of a camera")
     video.add_argument(
@@ -61,6 +70,8 @@ def add_parser(commands: Commands) -> None:
 
 def _video(options: argparse.Namespace) -> int:
     check_targets([options.video], options.draw, options.json)
+    for file in filter(None, (options.draw, options.json)):
+        prepare_file(file)
     video = Video(int(options.video) if options.video.isdecimal() else options.video)
     writer = VideoWriter(options.draw, video.frame_rate) if options.draw else None
     tracker = FaceTracker(
@@ -73,7 +84,7 @@ def _video(options: argparse.Namespace) -> int:
     frames, identities, start = 0, set[int](), time.perf_counter()
     stopped = False
     with ExitStack() as stack:
-        lines = _lines(options, stack)
+        lines = stack.enter_context(LineFile(Path(options.json))) if options.json else None
         if writer:
             stack.enter_context(writer)
         progress = stack.enter_context(
@@ -82,9 +93,11 @@ def _video(options: argparse.Namespace) -> int:
         try:
             for frame in islice(video, options.frames):
                 tracked = tracker.update(frame)
+                row = {"frame": frames, "seconds": frames / video.frame_rate, **tracked.to_dict()}
                 if lines:
-                    row = {"frame": frames, "seconds": frames / video.frame_rate, **tracked.to_dict()}
-                    print(json.dumps(row), file=lines)
+                    lines.write(json.dumps(row))
+                elif not writer:
+                    print(json.dumps(row))
                 if writer:
                     writer.write(draw_faces(frame, tracked.faces, labels=tracked.identities))
                 identities.update(tracked.identities.tolist())
@@ -98,13 +111,3 @@ def _video(options: argparse.Namespace) -> int:
         raise KeyboardInterrupt(f"{frames} of {total} frames done")
     ended = not stopped and frames != options.frames
     return 1 if ended and video.is_truncated(frames) else 0
-
-
-def _lines(options: argparse.Namespace, stack: ExitStack) -> TextIO | None:
-    """Where the lines of JSON go, if anywhere; the stack closes it."""
-    if options.json:
-        file = Path(options.json)
-        make_folder(file.parent)
-        with writing(file):
-            return stack.enter_context(file.open("w", encoding="utf-8"))
-    return None if options.draw else sys.stdout

@@ -1,0 +1,1 @@
+"""The commands of `face-landmarks`, a module for each."""

@@ -1,0 +1,203 @@
+"""`face-landmarks align`: the landmarks of photos and of whole folders."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from face_landmarks.aligner import FaceAligner
+from face_landmarks.cli.boxes import Boxes, read_boxes
+from face_landmarks.cli.drawings import Drawings, check_drawing, drawing_options
+from face_landmarks.cli.options import (
+    EXIT_CODES,
+    Commands,
+    complain,
+    count_faces,
+    make_aligner,
+    model_options,
+    path,
+    say,
+)
+from face_landmarks.cli.photos import STDIN, Photo, find_all, is_there
+from face_landmarks.cli.targets import check_targets, prepare_file, prepare_folder, write_file
+from face_landmarks.errors import ImageError, InputError
+from face_landmarks.images import read_image
+from face_landmarks.output.folders import align_folder
+from face_landmarks.output.folders.journal import read_rows
+from face_landmarks.results import Faces
+
+Row: TypeAlias = "dict[str, Any]"
+
+_DESCRIPTION: Final = """Find the landmarks of photos. The output is a JSON list with a line for each
+photo: its landmarks, scores and boxes, or the error of a photo that could not be
+read. With --out it is written to a file, and an interrupted run resumes when
+called again."""
+_EXAMPLES: Final = f"""examples:
+  face-landmarks align photo.jpg
+  face-landmarks align photo.jpg --draw drawn.png
+  face-landmarks align photos more/*.png --out landmarks.csv --draw drawn
+  face-landmarks align photos --out landmarks.jsonl --boxes boxes.csv
+  curl -L https://example.org/photo.jpg | face-landmarks align -
+
+{EXIT_CODES}"""
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command and its arguments."""
+    align = commands.add_parser(
+        "align",
+        parents=[model_options(), drawing_options()],
+        help="find the landmarks of photos",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    align.add_argument(
+        "photos",
+        nargs="+",
+        metavar="PHOTO",
+        help="photos, folders and patterns such as 'photos/**/*.jpg', in any mix; - reads one from "
+        "standard input",
+    )
+    align.add_argument(
+        "--json", metavar="FILE", type=path, help="write the landmarks here; by default to stdout"
+    )
+    align.add_argument(
+        "--out",
+        metavar="PATH",
+        type=path,
+        help="write the landmarks to a .jsonl, .json, .csv or .parquet file or a folder of .pts files; "
+        "an interrupted run resumes when called again",
+    )
+    align.add_argument(
+        "--boxes",
+        dest="boxes_file",
+        metavar="FILE",
+        type=path,
+        help="take the faces in these boxes instead of the detector's: a .csv file with the columns image, "
+        'x0, y0, x1, y1, or a .json file, {"photo.jpg": [[x0, y0, x1, y1], ...], ...}',
+    )
+    align.set_defaults(run=_align)
+
+
+def _align(options: argparse.Namespace) -> int:
+    if options.out and options.json:
+        raise InputError("--json: expected no --out beside it; --out NAME.json writes a list of JSON")
+    check_drawing(options)
+    photos, empty = find_all(options.photos)
+    for word in empty:
+        complain(f"{word}: expected photos, got none")
+    if not photos:
+        return 3
+    drawings = Drawings(options, photos)
+    check_targets([photo.path for photo in photos], options.json, *drawings.places)
+    if options.json:
+        prepare_file(options.json)
+    drawings.prepare()
+    boxes = read_boxes(options.boxes_file, photos) if options.boxes_file else None
+    work = _align_to_file if options.out else _align_to_list
+    return max(work(options, photos, boxes, drawings), 1 if empty else 0)
+
+
+def _align_to_list(
+    options: argparse.Namespace,
+    photos: Sequence[Photo],
+    boxes: Mapping[str, Boxes] | None,
+    drawings: Drawings,
+) -> int:
+    """Write a JSON list to a file or, as it grows, to stdout."""
+    aligner = make_aligner(options)
+    to_stdout = not (options.json or options.draw)
+    rows: list[Row] = []
+    try:
+        for row in _rows(aligner, photos, boxes, drawings):
+            rows.append(row)
+            if to_stdout:
+                print("[" if len(rows) == 1 else ",", json.dumps(row), sep="\n", end="", flush=True)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"{len(rows)} of {len(photos)} photos done") from None
+    finally:  # also of a command that is stopped, what is done is kept
+        if options.json and rows:
+            lines = ",\n".join(map(json.dumps, rows))
+            write_file(Path(options.json), f"[\n{lines}\n]\n".encode())
+        elif rows and to_stdout:
+            print("\n]", flush=True)
+    return 1 if any("error" in row for row in rows) else 0
+
+
+def _rows(
+    aligner: FaceAligner,
+    photos: Sequence[Photo],
+    boxes: Mapping[str, Boxes] | None,
+    drawings: Drawings,
+) -> Iterator[Row]:
+    """A photo's path with its faces, or with the error if it cannot be read."""
+    for photo in photos:
+        try:
+            pixels = read_image(photo.source)
+        except ImageError as error:
+            complain(str(error))
+            yield {"image": photo.path, "error": str(error)}
+            continue
+        faces = aligner.align(pixels, None if boxes is None else boxes[photo.path])
+        drawings.draw(photo, pixels, faces)
+        say(f"{photo.path}: {count_faces(len(faces))}")
+        yield {"image": photo.path, **faces.to_dict()}
+
+
+def _align_to_file(
+    options: argparse.Namespace,
+    photos: Sequence[Photo],
+    boxes: Mapping[str, Boxes] | None,
+    drawings: Drawings,
+) -> int:
+    """Write to a file or a folder of .pts files, resumable."""
+    if any(photo.path == STDIN for photo in photos):
+        raise InputError("--out: expected photos in files, got '-'; --json FILE writes a list")
+    if missing := [photo.path for photo in photos if not is_there(photo.path)]:
+        raise InputError(f"{missing[0]}: expected a photo or a folder of photos, got none")
+    out = Path(options.out)
+    (prepare_file if out.suffix else prepare_folder)(out)
+    named = {_name_of(photo, options): photo for photo in reversed(photos)}
+    named = dict(reversed(named.items()))
+    given = None if boxes is None else {name: boxes[photo.path] for name, photo in named.items()}
+    report = align_folder(
+        make_aligner(options),
+        {name: photo.path for name, photo in named.items()},
+        out,
+        boxes=given,
+        progress=sys.stderr.isatty(),
+        use=_finish(named, drawings) if drawings.places else None,
+    )
+    problems = report.unreadable | report.failed
+    for photo, reason in problems.items():
+        complain(f"{photo}: {reason}")
+    resumed = f", {report.resumed} of them earlier" if report.resumed else ""
+    failed = f", {len(report.failed)} failed" if report.failed else ""
+    say(
+        f"{options.photos[0] if len(options.photos) == 1 else 'in all'}: {count_faces(report.faces)} in "
+        f"{report.images} photos{resumed}, {len(report.unreadable)} unreadable{failed}"
+    )
+    return 1 if problems else 0
+
+
+def _name_of(photo: Photo, options: argparse.Namespace) -> str:
+    """The photo's name in the results: of one folder, and of .pts files, the path relative to the folder."""
+    own_folder = len(options.photos) == 1 and Path(options.photos[0]).is_dir()
+    return photo.name.as_posix() if own_folder or not Path(options.out).suffix else photo.path
+
+
+def _finish(photos: Mapping[str, Photo], drawings: Drawings) -> Callable[[Path], None]:
+    """What is done with the complete file of lines: the faces of each photo are drawn."""
+
+    def draw(lines: Path) -> None:
+        for row in read_rows(lines):
+            photo = photos.get(row["image"])
+            if photo is not None and "error" not in row:
+                drawings.draw(photo, read_image(photo.source), Faces.from_dict(row))
+
+    return draw
