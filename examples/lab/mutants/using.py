@@ -42,7 +42,7 @@ MUTANTS = [
     (
         "results of other settings are mixed",
         "output/folders/journal.py",
-        'if row.get(name, "nothing") != value:',
+        "if got != value:",
         "if False:",
         FOLDERS,
     ),
@@ -306,7 +306,7 @@ MUTANTS = [
     ("Ctrl-C exits with 2", "cli/__init__.py", "        return 130\n", "        return 2\n", COMMAND),
     (
         "an input is written over",
-        "cli/options.py",
+        "cli/targets.py",
         "if both := set(places) & {os.path.realpath(source) for source in sources}:",
         "if both := set(places) & {source for source in sources}:",
         COMMAND,
@@ -328,13 +328,13 @@ MUTANTS = [
     (
         "--rotations does nothing",
         "cli/options.py",
-        "        rotations=options.rotations,\n",
-        "",
+        "    rotations = options.rotations\n",
+        '    rotations = "never"\n',
         OPTIONS,
     ),
     (
         "drawings are written with the wrong colours",
-        "cli/commands/align.py",
+        "cli/drawings.py",
         "cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)",
         "picture",
         COMMAND,
