@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import operator
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from face_landmarks._system.arguments import check_choice, check_flag, check_whole, shown
 from face_landmarks._system.devices import choose_device
 from face_landmarks._system.forking import settle_threads
 from face_landmarks.detection.contract import Detector, check_rolls, run_detector
@@ -104,20 +104,20 @@ class FaceAligner:
         sha256: str | None = None,
         backend: Backend = DEFAULT_BACKEND,
     ) -> None:
-        if not hasattr(batch_size, "__index__") or batch_size < 1:
-            raise InputError(f"batch_size: expected a whole number, at least 1, got {batch_size!r}")
+        self.batch_size = check_whole("batch_size", batch_size)
+        flip = check_flag("flip", flip)
+        self.refine = check_flag("refine", refine)
+        self.search = check_flag("search", search)
         check_detector(detector, rotations)
-        if dtype is not None and dtype not in _TYPES:
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype in _TYPES):
             expected = ", ".join(map(str, _TYPES))
-            raise InputError(f"dtype: expected one of {expected}, got {dtype}")
+            raise InputError(f"dtype: expected one of {expected}, got {shown(dtype)}")
+        check_choice("backend", backend, BACKENDS)
         if device is None and backend not in ("auto", "torch"):
             device = "cpu"
         self.device: torch.device = choose_device(device)
         self.dtype = dtype or torch.float32
         check_backend(backend, self.device, self.dtype)
-        self.batch_size = operator.index(batch_size)
-        self.refine = refine
-        self.search = search
         self.rotations = rotations
         if not isinstance(model, LandmarkModel):
             model = load_model(model, sha256=sha256)
@@ -236,8 +236,8 @@ class FaceAligner:
             DetectorError: as in `align`.
         """
         check_several(images)
-        if on_error not in ("raise", "warn") and not callable(on_error):
-            raise InputError(f"on_error: expected 'raise', 'warn' or a function, got {on_error!r}")
+        if not ((isinstance(on_error, str) and on_error in ("raise", "warn")) or callable(on_error)):
+            raise InputError(f"on_error: expected 'raise', 'warn' or a function, got {shown(on_error)}")
 
         failed: list[tuple[int, Exception]] = []
 

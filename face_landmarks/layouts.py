@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from face_landmarks._system.frozen import FrozenMapping
 from face_landmarks.errors import InputError
 
 Edge = tuple[int, int]
@@ -40,7 +41,7 @@ class Layout:
 
     name: str
     names: tuple[str, ...]
-    groups: MappingProxyType[str, tuple[int, ...]]
+    groups: FrozenMapping[str, tuple[int, ...]]
     closed: frozenset[str]
     mirror: tuple[int, ...]
     eye_corners: tuple[int, int]
@@ -115,7 +116,7 @@ class Layout:
     def __repr__(self) -> str:
         return f"<Layout {self.name!r}: {len(self)} landmarks>"
 
-    def __hash__(self) -> int:  # `groups` is a mapping and has no hash
+    def __hash__(self) -> int:
         return hash(self.name)
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
@@ -210,7 +211,7 @@ _IBUG_68_NAMES: Final = {
 IBUG_68: Final = Layout(
     name="ibug-68",
     names=_names(_IBUG_68, _IBUG_68_MIRROR, _IBUG_68_NAMES),
-    groups=MappingProxyType(_IBUG_68),
+    groups=FrozenMapping(_IBUG_68),
     closed=frozenset({"right_eye", "left_eye", "outer_lips", "inner_lips"}),
     mirror=_IBUG_68_MIRROR,
     eye_corners=(36, 45),
@@ -263,7 +264,7 @@ _WFLW_98_NAMES: Final = {
 WFLW_98: Final = Layout(
     name="wflw-98",
     names=_names(_WFLW_98, _WFLW_98_MIRROR, _WFLW_98_NAMES),
-    groups=MappingProxyType(_WFLW_98),
+    groups=FrozenMapping(_WFLW_98),
     closed=frozenset({"right_eyebrow", "left_eyebrow", "right_eye", "left_eye", "outer_lips", "inner_lips"}),
     mirror=_WFLW_98_MIRROR,
     eye_corners=(60, 72),
@@ -302,7 +303,7 @@ _COFW_29_NAMES: Final = {
 COFW_29: Final = Layout(
     name="cofw-29",
     names=_names(_COFW_29, _COFW_29_MIRROR, _COFW_29_NAMES),
-    groups=MappingProxyType(_COFW_29),
+    groups=FrozenMapping(_COFW_29),
     closed=frozenset({"right_eyebrow", "left_eyebrow", "right_eye", "left_eye", "nose", "outer_lips"}),
     mirror=_COFW_29_MIRROR,
     eye_corners=(8, 9),
@@ -336,7 +337,7 @@ _AFLW_19_NAMES: Final = {
 AFLW_19: Final = Layout(
     name="aflw-19",
     names=_names(_AFLW_19, _AFLW_19_MIRROR, _AFLW_19_NAMES),
-    groups=MappingProxyType(_AFLW_19),
+    groups=FrozenMapping(_AFLW_19),
     closed=frozenset(),
     mirror=_AFLW_19_MIRROR,
     eye_corners=(6, 11),

@@ -413,3 +413,9 @@ def test_landmarks_have_names() -> None:
     np.testing.assert_array_equal(faces.group("eyes"), faces.landmarks[:, 36:48])
     with pytest.raises(InputError, match="such as right_eye_outer"):
         faces.point("right_eye_outter")
+
+
+def test_a_table_without_faces_has_the_types_of_one_with_faces() -> None:
+    pytest.importorskip("pandas")
+    none, some = Faces.empty().to_pandas(), some_faces().to_pandas()
+    assert len(none) == 0 and list(none.dtypes.items()) == list(some.dtypes.items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from face_landmarks._system.arguments import shown
 from face_landmarks.errors import InputError
 
 
@@ -21,9 +22,9 @@ def choose_device(device: str | torch.device | None) -> torch.device:
             raise NotImplementedError("MPS is not supported, as it has no float64, in which crops are placed")
         if chosen.type != "cpu":
             torch.zeros(1, dtype=torch.float32, device=chosen).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(
-            f"device: expected one that is present, such as 'cpu' or 'cuda:0', got {device!r}: {reason}"
+            f"device: expected one that is present, such as 'cpu' or 'cuda:0', got {shown(device)}: {reason}"
         ) from error
     return chosen

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from face_landmarks._system.arguments import kind_of
 from face_landmarks.detection.contract import Detections
 from face_landmarks.errors import InputError
 
@@ -35,9 +36,9 @@ def check_image(image: Image) -> None:
         InputError: another shape or type.
     """
     if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise InputError(f"image: expected an array (H, W, 3), got {_describe(image)}")
+        raise InputError(f"image: expected an array (H, W, 3), got {kind_of(image)}")
     if image.dtype != np.uint8:
-        raise InputError(f"image: expected uint8, got {_describe(image)}; read_image converts")
+        raise InputError(f"image: expected uint8, got {kind_of(image)}; read_image converts")
 
 
 def shrink(image: Image, max_size: int) -> Image:
@@ -98,9 +99,3 @@ def _is_plausible(boxes: NDArray[np.float32], width: int, height: int) -> NDArra
     inside = (centres >= -0.5) & (centres <= image - 0.5)
     plausible: NDArray[np.bool_] = (possible & inside).all(axis=1)
     return plausible
-
-
-def _describe(image: object) -> str:
-    if isinstance(image, np.ndarray):
-        return f"shape {image.shape} of {image.dtype}"
-    return type(image).__name__

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from face_landmarks._system.arguments import check_number, check_whole, shown
 from face_landmarks._system.devices import choose_device
 from face_landmarks._system.forking import settle_threads
 from face_landmarks._system.torch_state import own_types
@@ -40,6 +41,8 @@ from face_landmarks.detection.rotations import Rotations, check_rotations, searc
 from face_landmarks.errors import InputError
 
 _BORDER: Final = 1 / 8  # of the longer side: room around a face that fills its picture
+_SMALLEST_FACE: Final = 6  # pixels: half the proposal network's input
+_FACTORS: Final = (0.3, 0.95)
 _BATCH: Final = 256  # squares that a network computes together; bounds memory
 
 
@@ -56,12 +59,14 @@ class MTCNN:
     Args:
         device: where the networks run; CUDA if present by default, else the CPU.
         min_face_size: side of the smallest face that is searched for, in pixels of the image after
-            shrinking; time grows with its inverse square.
+            shrinking, at least 6; time grows with its inverse square.
         thresholds: least scores, in [0, 1], to pass the three networks. The last is the least
             score of a box in the result.
-        factor: ratio of neighbouring levels of the image pyramid, in (0, 1).
+        factor: ratio of neighbouring levels of the image pyramid, from 0.3 to 0.95: larger steps pass over
+            faces of sizes between two levels, and smaller ones blur the levels, each of which is made from
+            the one before.
         max_size: longer side, in pixels, to which larger images are shrunk, by area averaging, before
-            the search. Boxes are in pixels of the image given.
+            the search; at least `min_face_size`. Boxes are in pixels of the image given.
         rotations: whether the image is also searched turned by 90, 180 and 270 degrees: "never";
             "fallback", if no face is found as it is; or "always", which takes four times as long. Where
             that gives nothing, the image turned by 45 degrees and quarters from there is searched, too.
@@ -85,18 +90,17 @@ class MTCNN:
         max_size: int = 1280,
         rotations: Rotations = "never",
     ) -> None:
-        if not min_face_size >= 1:
-            raise InputError(f"min_face_size: expected at least 1 pixel, got {min_face_size}")
-        if len(thresholds) != 3 or not all(0 <= threshold <= 1 for threshold in thresholds):
-            raise InputError(f"thresholds: expected three scores in [0, 1], got {thresholds}")
-        if not 0 < factor < 1:
-            raise InputError(f"factor: expected a ratio between 0 and 1, got {factor}")
-        if not max_size >= 1:
-            raise InputError(f"max_size: expected at least 1 pixel, got {max_size}")
-        self.min_face_size = min_face_size
-        self.thresholds = tuple(thresholds)
-        self.factor = factor
-        self.max_size = max_size
+        expected = f"at least {_SMALLEST_FACE} pixels"
+        self.min_face_size = check_number("min_face_size", min_face_size, expected, least=_SMALLEST_FACE)
+        self.thresholds = _check_thresholds(thresholds)
+        low, high = _FACTORS
+        expected = f"a ratio from {low} to {high}"
+        self.factor = check_number("factor", factor, expected, least=low, most=high)
+        self.max_size = check_whole("max_size", max_size, least=CELL)
+        if self.max_size < self.min_face_size:
+            raise InputError(
+                f"max_size: expected at least min_face_size, {min_face_size}, or no face fits, got {max_size}"
+            )
         check_rotations(rotations)
         self.rotations = rotations
         self.device = choose_device(device)
@@ -202,6 +206,18 @@ class MTCNN:
         """(B, H, W, 3) uint8 as the networks want it, (B, 3, H, W) about zero."""
         pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)
         return (pixels.float() - 127.5) / 128
+
+
+def _check_thresholds(thresholds: object) -> tuple[float, ...]:
+    """Three scores in [0, 1].
+
+    Raises:
+        InputError: anything else.
+    """
+    expected = "three scores in [0, 1]"
+    if not isinstance(thresholds, (tuple, list, np.ndarray)) or np.shape(thresholds) != (3,):
+        raise InputError(f"thresholds: expected {expected}, got {shown(thresholds)}")
+    return tuple(check_number("thresholds", value, expected, least=0, most=1) for value in thresholds)
 
 
 def _pyramid(image: Image, scale: float, factor: float) -> Iterator[Image]:

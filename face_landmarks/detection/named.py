@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Final
 
 import torch
 
+from face_landmarks._system.arguments import shown
 from face_landmarks.detection.contract import Detector
 from face_landmarks.detection.rotations import Rotations, check_rotations
 from face_landmarks.errors import InputError
@@ -22,9 +24,13 @@ def check_detector(detector: str | Detector | None, rotations: Rotations = "neve
     check_rotations(rotations)
     if isinstance(detector, str) and detector in DETECTOR_NAMES:
         return
+    if inspect.isclass(detector):
+        raise InputError(
+            f"detector: expected an object that can be called, got {shown(detector)}; call it first"
+        )
     if not (detector is None or callable(detector)):
         names = ", ".join(map(repr, DETECTOR_NAMES))
-        raise InputError(f"detector: expected {names}, a callable or None, got {detector!r}")
+        raise InputError(f"detector: expected {names}, a callable or None, got {shown(detector)}")
     if rotations != "never":
         raise InputError(
             f"rotations: expected 'never' unless the detector is given by name, got {rotations!r}; "

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from face_landmarks._system.arguments import check_choice
 from face_landmarks.detection._boxes import Found, Image, no_faces, suppress_nested
-from face_landmarks.errors import InputError
 
 Rotations = Literal["never", "fallback", "always"]
 
@@ -27,14 +27,13 @@ _TURNS: Final[dict[str, tuple[tuple[int, ...], ...]]] = {
 _SAME_FACE: Final = 0.5  # share of the smaller of two boxes that both have in common
 
 
-def check_rotations(rotations: str) -> None:
+def check_rotations(rotations: object) -> None:
     """Raise unless this is one of `Rotations`.
 
     Raises:
         InputError: it is not.
     """
-    if rotations not in _TURNS:
-        raise InputError(f"rotations: expected 'never', 'fallback' or 'always', got {rotations!r}")
+    check_choice("rotations", rotations, tuple(_TURNS))
 
 
 def search_turned(image: Image, searches: Sequence[Callable[[Image], Found]], rotations: Rotations) -> Found:

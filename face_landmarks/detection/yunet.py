@@ -12,12 +12,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from face_landmarks._system.arguments import check_choice, check_number, check_whole
 from face_landmarks._system.extras import import_extra
 from face_landmarks._system.forking import settle_threads
 from face_landmarks.detection._boxes import Found, Image, check_image, finish, no_faces, shrink, suppress
 from face_landmarks.detection.contract import Detections
 from face_landmarks.detection.rotations import Rotations, check_rotations, search_turned
-from face_landmarks.errors import InputError, WeightsFormatError
+from face_landmarks.errors import WeightsFormatError
 from face_landmarks.models.downloads import obtain
 from face_landmarks.models.registry import PRETRAINED, YUNET
 
@@ -45,8 +46,8 @@ class YuNet:
     Args:
         min_score: least score, in [0, 1], of a face in the result.
         max_size: longer side, in pixels, to which larger images are shrunk, by area averaging, before
-            the search. The time grows with its square, and faces smaller than about 10 pixels after
-            shrinking are not found.
+            the search; at least 32. The time grows with its square, and faces smaller than about 10 pixels
+            after shrinking are not found.
         rotations: whether the image is also searched turned by 90, 180 and 270 degrees: "never";
             "fallback", if no face is found as it is; or "always", which takes four times as long. Where
             that gives nothing, the image turned by 45 degrees and quarters from there is searched, too.
@@ -73,17 +74,12 @@ class YuNet:
         rotations: Rotations = "never",
         runtime: Runtime = "auto",
     ) -> None:
-        if not 0 <= min_score <= 1:
-            raise InputError(f"min_score: expected a score in [0, 1], got {min_score}")
-        if not max_size >= 1:
-            raise InputError(f"max_size: expected at least 1 pixel, got {max_size}")
+        self.min_score = check_number("min_score", min_score, "a score in [0, 1]", least=0, most=1)
+        self.max_size = check_whole("max_size", max_size, least=_STRIDES[-1])
         check_rotations(rotations)
-        if runtime not in ("auto", "opencv", "onnxruntime"):
-            raise InputError(f"runtime: expected 'auto', 'opencv' or 'onnxruntime', got {runtime!r}")
+        check_choice("runtime", runtime, ("auto", "opencv", "onnxruntime"))
         if runtime == "auto":
             runtime = "onnxruntime" if find_spec("onnxruntime") else "opencv"
-        self.min_score = min_score
-        self.max_size = max_size
         self.rotations = rotations
         self.runtime = runtime
         _, self._graph = obtain(YUNET.name, YUNET.file, PRETRAINED)

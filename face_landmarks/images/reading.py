@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from face_landmarks._system.arguments import shown
 from face_landmarks.errors import ImageError, InputError
 from face_landmarks.images.arrays import ChannelOrder, channels_last, from_array
 from face_landmarks.images.files import from_file, from_pillow
@@ -73,10 +74,11 @@ def read_image(
         >>> read_image(np.array([[0.0, 0.5, 1.0]]))[0, :, 0].tolist()
         [0, 128, 255]
     """
-    if channels not in ("rgb", "bgr"):
-        raise InputError(f"channels: expected 'rgb' or 'bgr', got {channels!r}")
-    if not isinstance(max_pixels, (int, float, np.integer)) or not max_pixels >= 1:
-        raise InputError(f"max_pixels: expected a positive number, got {max_pixels!r}")
+    if not isinstance(channels, str) or channels not in ("rgb", "bgr"):
+        raise InputError(f"channels: expected 'rgb' or 'bgr', got {shown(channels)}")
+    number = isinstance(max_pixels, (int, float, np.integer)) and not isinstance(max_pixels, bool)
+    if not (number and max_pixels >= 1):
+        raise InputError(f"max_pixels: expected a positive number, got {shown(max_pixels)}")
     if _is_tensor(source):
         return from_array(channels_last(source), channels)
     if isinstance(source, np.ndarray):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from face_landmarks._system.arguments import kind_of
 from face_landmarks.errors import InputError
 from face_landmarks.images import ImageSource, is_one_image
 
@@ -22,7 +23,7 @@ def check_several(images: object) -> None:
     """
     if is_one_image(images) or not isinstance(images, Iterable):
         raise InputError(
-            f"images: expected several photos, such as a list, got {_describe(images)}; align takes one"
+            f"images: expected several photos, such as a list, got {kind_of(images)}; align takes one"
         )
 
 
@@ -59,8 +60,10 @@ def rows_of(
 ) -> Iterator[tuple[ImageSource, ArrayLike | None, ArrayLike | None]]:
     """Each image with its boxes and rolls, which must be as many as the images."""
     for name, values in given.items():
-        if values is not None and not hasattr(values, "__len__"):
-            raise InputError(f"{name}: expected a list with an entry for each image, got {_describe(values)}")
+        if (values is not None and not (hasattr(values, "__len__") and hasattr(values, "__getitem__"))) or (
+            isinstance(values, (str, bytes, Mapping))
+        ):
+            raise InputError(f"{name}: expected a list with an entry for each image, got {kind_of(values)}")
     count = 0
     for image in images:
         count += 1
@@ -74,8 +77,3 @@ def rows_of(
             raise InputError(
                 f"{name}: expected one entry ({name} or None) for each of {count} images, got {len(values)}"
             )
-
-
-def _describe(value: object) -> str:
-    shape = getattr(value, "shape", None)
-    return type(value).__name__ + (f" of shape {tuple(shape)}" if shape is not None else "")

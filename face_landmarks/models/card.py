@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from face_landmarks._system.frozen import FrozenMapping
 from face_landmarks.errors import InputError, WeightsFormatError
 from face_landmarks.layouts import LAYOUTS
 from face_landmarks.models.hourglass import HourglassConfig
@@ -42,32 +43,6 @@ class Calibration:
         object.__setattr__(self, "radii", tuple((float(a), float(b)) for a, b in self.radii))
         if not all(math.isfinite(power) for power in (self.own, self.face)):
             raise WeightsFormatError(f"calibration: expected finite powers, got {self.own}, {self.face}")
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class FrozenMapping(Mapping[str, Any]):
-    """A mapping that is immutable and hashable; it equals a dict of the same items.
-
-    Attributes:
-        pairs: its items, in order.
-    """
-
-    pairs: tuple[tuple[str, Any], ...]
-
-    def __getitem__(self, key: str) -> Any:
-        return dict(self.pairs)[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return (key for key, _ in self.pairs)
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __hash__(self) -> int:
-        return hash(frozenset(self.pairs))
-
-    def __repr__(self) -> str:
-        return repr(_thaw(self))
 
 
 @dataclass(frozen=True)
@@ -181,7 +156,7 @@ class ModelCard:
 def _freeze(value: Any) -> Any:
     """Values that JSON can represent, as immutable ones at every level."""
     if isinstance(value, Mapping):
-        return FrozenMapping(tuple((key, _freeze(inner)) for key, inner in value.items()))
+        return FrozenMapping({key: _freeze(inner) for key, inner in value.items()})
     if isinstance(value, (list, tuple)):
         return tuple(map(_freeze, value))
     if value is None or isinstance(value, (str, int, float)):

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from face_landmarks._system.arguments import check_path, shown
 from face_landmarks._system.files import write_whole
 from face_landmarks._system.forking import settle_threads
 from face_landmarks.errors import ChecksumError, InputError, WeightsError, WeightsFormatError
@@ -93,9 +94,9 @@ def load_weights(
         InputError: another type of model, or sha256 is missing or malformed.
     """
     if not isinstance(model, (str, os.PathLike)):
-        raise InputError(f"model: expected a name, a path or a URL, got {type(model).__name__}")
+        raise InputError(f"model: expected a name, a path or a URL, got {shown(model)}")
     if sha256 is not None and not (isinstance(sha256, str) and re.fullmatch("[0-9a-fA-F]{64}", sha256)):
-        raise InputError(f"sha256: expected 64 hexadecimal digits, got {sha256!r}")
+        raise InputError(f"sha256: expected 64 hexadecimal digits, got {shown(sha256)}")
     sha256 = sha256 and sha256.lower()
 
     if isinstance(model, str) and "://" in model:
@@ -240,9 +241,7 @@ def save_weights(path: str | os.PathLike[str], state: Mapping[str, Tensor], card
     """
     from safetensors.torch import save
 
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        raise InputError(f"path: expected a name that ends in .safetensors, got {path.name!r}")
+    path = check_path("path", path, suffix=".safetensors")
     inner = json.dumps(replace(card, file=None).to_dict())
     data = save({key: value.detach().cpu().contiguous() for key, value in state.items()}, {"card": inner})
     write_whole(path, data)

@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from face_landmarks._system.arguments import check_flag, check_kind, shown
 from face_landmarks._system.extras import import_extra
 from face_landmarks.errors import InputError
 from face_landmarks.layouts import IBUG_68, Layout, get_layout
@@ -68,6 +69,7 @@ class Faces:
     landmark_errors: NDArray[np.float32] = None  # type: ignore[assignment]  # NaN for all if left out
 
     def __post_init__(self) -> None:
+        check_kind("Faces.layout", self.layout, Layout)
         if self.landmark_errors is None:
             object.__setattr__(self, "landmark_errors", np.full(np.shape(self.landmark_scores), np.nan))
         arrays = {name: numbers(name, getattr(self, name)) for name in _SHAPES}
@@ -91,6 +93,7 @@ class Faces:
     @classmethod
     def empty(cls, layout: Layout = IBUG_68) -> Faces:
         """No face of this layout."""
+        check_kind("layout", layout, Layout)
         return cls(**{name: np.empty(_shape(name, 0, layout), np.float32) for name in _SHAPES}, layout=layout)
 
     @classmethod
@@ -116,10 +119,14 @@ class Faces:
         """The chosen faces: by integer (one face), slice, mask (N,), or integers in any order.
 
         Raises:
-            IndexError: out of range, or an index over more than the axis of faces.
+            IndexError: out of range, an index over more than the axis of faces, or none of any kind.
         """
+        known = isinstance(index, (int, slice, list, range, type(...)))
         if hasattr(index, "__array__"):
             index = np.asarray(index)  # NumPy takes a mask of one value, if it is a tensor, for a number
+            known = index.dtype.kind in "iub"
+        if not known:
+            raise IndexError(f"Faces: expected an index or a mask of faces, got {shown(index)}")
         rows = np.atleast_1d(np.arange(len(self))[index])
         if rows.ndim != 1:
             raise IndexError(f"Faces: expected one index over the faces, got {index!r}")
@@ -202,7 +209,7 @@ class Faces:
         Args:
             lines: begin a new line for each array and for each face in it; by default all is on one line.
         """
-        return format_json(self.to_dict()) if lines else json.dumps(self.to_dict())
+        return format_json(self.to_dict()) if check_flag("lines", lines) else json.dumps(self.to_dict())
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Faces:
@@ -239,7 +246,7 @@ class Faces:
             {
                 "face": np.repeat(np.arange(count), len(names)),
                 "landmark": np.tile(np.arange(len(names)), count),
-                "name": list(names) * count,
+                "name": pandas.Series(list(names) * count, dtype=str),  # also where there is no face
                 "x": self.landmarks[..., 0].ravel(),
                 "y": self.landmarks[..., 1].ravel(),
                 "score": self.landmark_scores.ravel(),

@@ -21,9 +21,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from face_landmarks._system.arguments import check_flag, check_path
 from face_landmarks._system.extras import import_extra
 from face_landmarks._system.files import write_whole
-from face_landmarks.errors import ExportError, InputError
+from face_landmarks.errors import ExportError
 from face_landmarks.geometry import crop_matrices, transform_points, warp
 from face_landmarks.heatmap import decode_heatmaps
 from face_landmarks.images import read_image
@@ -64,14 +65,13 @@ def export_onnx(
         The path.
 
     Raises:
-        InputError: the name does not end in .onnx.
+        InputError: the path is none, or its name does not end in .onnx.
         MissingDependencyError: onnx is not installed.
         ExportError: the network holds another kind of layer, or the file answers differently.
         WriteError: the file cannot be written.
     """
-    path = Path(path)
-    if path.suffix != ".onnx":
-        raise InputError(f"path: expected a name that ends in .onnx, got {path.name!r}")
+    path = check_path("path", path, suffix=".onnx")
+    decode = check_flag("decode", decode)
     network = copy.deepcopy(network).eval().to("cpu", torch.float32)
     sizes = GraphSizes.of(card.network)
     decoder = GraphDecoder(card.window, card.temperature, heatmap_to_crop) if decode else None

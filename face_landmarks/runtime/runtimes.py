@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from face_landmarks._system.arguments import check_choice
 from face_landmarks._system.extras import import_extra
 from face_landmarks._system.torch_state import own_types
 from face_landmarks.errors import ExportError, InputError
@@ -58,9 +59,7 @@ def check_backend(backend: Backend, device: torch.device, dtype: torch.dtype) ->
     Raises:
         InputError: an unknown backend, another device than the CPU, or a type it cannot compute in.
     """
-    if backend not in BACKENDS:
-        expected = f"{', '.join(map(repr, BACKENDS[:-1]))} or {BACKENDS[-1]!r}"
-        raise InputError(f"backend: expected {expected}, got {backend!r}")
+    check_choice("backend", backend, BACKENDS)
     if backend == "auto" or backend == "torch":
         return
     if device.type != "cpu":

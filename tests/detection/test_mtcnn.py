@@ -206,10 +206,10 @@ def test_two_faces_come_largest_first(mtcnn: MTCNN, photo: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.zeros((5, 7), np.uint8), r"expected an array \(H, W, 3\), got shape \(5, 7\)"),
-        (np.zeros((5, 7, 4), np.uint8), r"got shape \(5, 7, 4\)"),
-        (np.zeros((0, 7, 3), np.uint8), r"got shape \(0, 7, 3\)"),
-        (np.zeros((5, 7, 3), np.float32), "expected uint8, got shape .* of float32; read_image converts"),
+        (np.zeros((5, 7), np.uint8), r"expected an array \(H, W, 3\), got ndarray of shape \(5, 7\)"),
+        (np.zeros((5, 7, 4), np.uint8), r"of shape \(5, 7, 4\)"),
+        (np.zeros((0, 7, 3), np.uint8), r"of shape \(0, 7, 3\)"),
+        (np.zeros((5, 7, 3), np.float32), "expected uint8, got .* of float32; read_image converts"),
         ("photo.jpg", "got str"),
         (torch.zeros(3, 5, 7), "got Tensor"),
     ],
@@ -222,13 +222,13 @@ def test_only_what_read_image_gives_is_taken(mtcnn: MTCNN, image: object, messag
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"min_face_size": 0}, "min_face_size: expected at least 1 pixel, got 0"),
+        ({"min_face_size": 0}, "min_face_size: expected at least 6 pixels, got 0"),
         ({"min_face_size": float("nan")}, "min_face_size"),
         ({"thresholds": (0.6, 0.7)}, r"thresholds: expected three scores in \[0, 1\], got \(0\.6, 0\.7\)"),
         ({"thresholds": (0.6, 0.7, 1.7)}, "thresholds"),
-        ({"factor": 1}, "factor: expected a ratio between 0 and 1, got 1"),
+        ({"factor": 1}, "factor: expected a ratio from 0.3 to 0.95, got 1"),
         ({"factor": 0}, "factor"),
-        ({"max_size": 0}, "max_size: expected at least 1 pixel, got 0"),
+        ({"max_size": 0}, "max_size: expected a whole number, at least 12, got 0"),
         ({"device": "toaster"}, "device: expected one that is present"),
     ],
 )

@@ -121,7 +121,7 @@ def test_a_least_score_leaves_doubtful_faces_out(fake: list[np.ndarray]) -> None
     [
         ({"min_score": 1.5}, r"min_score: expected a score in \[0, 1\], got 1.5"),
         ({"min_score": float("nan")}, "min_score"),
-        ({"max_size": 0}, "max_size: expected at least 1 pixel, got 0"),
+        ({"max_size": 0}, "max_size: expected a whole number, at least 32, got 0"),
         ({"rotations": "often"}, "rotations: expected"),
         ({"runtime": "tensorrt"}, "runtime: expected 'auto', 'opencv' or 'onnxruntime', got 'tensorrt'"),
     ],

@@ -15,6 +15,7 @@ import pytest
 from tiny_model import CONTENT, sha256
 from tiny_model import tiny_card as card
 
+from face_landmarks._system.frozen import FrozenMapping
 from face_landmarks.errors import WeightsFormatError
 from face_landmarks.models.card import Calibration, ModelCard
 from face_landmarks.models.registry import embedded_models, get_card, list_models
@@ -95,6 +96,11 @@ def test_a_card_cannot_be_changed_through_any_path() -> None:
                 continue
             if isinstance(value, tuple):
                 waiting += value
+                continue
+            if isinstance(value, FrozenMapping):
+                with pytest.raises(TypeError, match="item assignment"):
+                    value["photos"] = {}  # type: ignore[index]
+                waiting += value.values()
                 continue
             for field in dataclasses.fields(value):
                 with pytest.raises(dataclasses.FrozenInstanceError):

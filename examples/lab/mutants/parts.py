@@ -246,8 +246,8 @@ MUTANTS = [
     (
         "a file is written in place",
         "_system/files.py",
-        "yield temporary\n            os.replace(temporary, target)",
-        "yield target",
+        "yield temporary\n",
+        "yield target\n            return\n",
         SYSTEM,
     ),
     (

@@ -12,17 +12,17 @@ MUTANTS = [
     # folders of photos
     (
         "hidden photos are aligned",
-        "output/folders/run.py",
-        'not any(part.startswith(".") for part in path.parts)',
-        "True",
-        FOLDERS,
+        "images/folders.py",
+        'PHOTO_SUFFIXES and not name.startswith(".")',
+        "PHOTO_SUFFIXES",
+        FOLDERS + " tests/images/test_folders.py",
     ),
     (
         "photos come in any order",
-        "output/folders/run.py",
-        "    return sorted(\n        path.as_posix()",
-        "    return list(\n        path.as_posix()",
-        FOLDERS,
+        "images/folders.py",
+        "return sorted(_photos(Path(folder), recursive), key=Path.as_posix)",
+        "return list(_photos(Path(folder), recursive))",
+        FOLDERS + " tests/images/test_folders.py",
     ),
     (
         "a photo at which the detector raises is not tried again",
@@ -48,10 +48,10 @@ MUTANTS = [
     ),
     (
         "two runs write one file",
-        "output/folders/journal.py",
+        "_system/locks.py",
         "            lock.acquire(timeout=0)\n            while not path.exists():",
         "            while False:",
-        FOLDERS + "::test_two_runs_do_not_write_one_file",
+        FOLDERS + "::test_two_runs_do_not_write_one_file tests/system/test_locks.py",
     ),
     (
         "faces of a photo are numbered from zero in .pts files",
