@@ -305,8 +305,9 @@ def _add_decoder(graph: _Graph, heatmaps: str, sizes: GraphSizes, decoder: Graph
     side = constant("side", sizes.heatmap, np.int64)
     cells = constant("cells", np.arange(sizes.heatmap))  # (H,), columns or rows
     reach = constant("reach", decoder.window // 2)
+    flat_shape = [0, sizes.landmarks, sizes.heatmap**2]  # 0: as many as there are, also none
 
-    flat = add("Reshape", [heatmaps, constant("flat_shape", [0, 0, -1], np.int64)], "flat")  # (B, K, H * W)
+    flat = add("Reshape", [heatmaps, constant("flat_shape", flat_shape, np.int64)], "flat")  # (B, K, H * W)
     peak = add("ReduceMax", [flat, last], "peak")  # (B, K, 1)
     index = add("ArgMax", [flat], "index", axis=-1)  # (B, K, 1)
     heights = add("Sub", [heatmaps, add("Unsqueeze", [peak, last], "peak_cell")], "heights")  # at most 0
