@@ -166,6 +166,7 @@ import sys, warnings
 import cv2, numpy, torch
 filters = list(warnings.filters)
 import face_landmarks
+from face_landmarks import *
 assert warnings.filters == filters, "a warning filter was changed"
 print(*sorted(sys.modules))
 """

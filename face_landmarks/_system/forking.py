@@ -1,10 +1,11 @@
-"""Forked processes: torch's threads exist in the parent only, and a child would wait for them for ever."""
+"""Forked processes: torch's threads stay in the parent, and a child would wait for them for ever.
+
+The package imports this module at once, so that a fork between that import and torch's is noticed, too.
+"""
 
 from __future__ import annotations
 
 import os
-
-import torch
 
 _process = os.getpid()
 
@@ -17,5 +18,7 @@ def settle_threads() -> None:
     """
     global _process
     if _process != os.getpid():
+        import torch
+
         torch.set_num_threads(1)
         _process = os.getpid()

@@ -108,6 +108,13 @@ def assert_the_files_agree(aligner, files, crops):
     assert float((aligner._locator.decode(heatmaps)[0] - points).norm(dim=-1).max()) < 1e-3
 
 
+def test_the_files_take_a_batch_of_no_crops(aligner, files):
+    none = torch.empty(0, 3, aligner.crop_size, aligner.crop_size)
+    landmarks, scores = run(files[True], none)
+    assert landmarks.shape == (0, 68, 2) and scores.shape == (0, 68)
+    assert run(files[False], none)[0].shape[:2] == (0, 68)
+
+
 @pytest.mark.parametrize("faces", [1, 2, 5])
 def test_the_files_agree_with_torch_for_any_number_of_crops(aligner, files, faces):
     boxes = np.array([[178, 59, 267, 175]], np.float32) + 7 * np.arange(faces, dtype=np.float32)[:, None]
