@@ -65,7 +65,8 @@ class FaceAligner:
             in float32.
         batch_size: crops per network call; bounds memory, whatever the number of faces.
         flip: average with the landmarks of the mirrored crop: twice the work, a little more accurate.
-        refine: locate every face a second time, at an upright crop made from its landmarks.
+        refine: locate every face a second time, at an upright crop made from its landmarks; of the two
+            answers, the one that scores higher on average is kept.
         search: locate doubtful faces again, whose mean score is below the `doubtful_score` of the model's
             card: first upright, as `refine` does; if the score stays low, also turned by 90, 180 and 270
             degrees. The scores of a face that is not found again where it was are lowered. Most photos
@@ -223,9 +224,10 @@ class FaceAligner:
             boxes: for each image its boxes, or None to detect them.
             rolls: for each image the rolls of its boxes, or None.
             channels: as in `align`.
-            on_error: what happens when a photo cannot be read or the detector fails on it. "raise" raises
-                the error. Otherwise the photo gets an empty result, and "warn" gives a warning; a function
-                is called with the photo's index and the error.
+            on_error: what happens when a photo cannot be read, its boxes or rolls are unusable, or the
+                detector raises, whatever it raises. "raise" raises the error. Otherwise the photo gets an
+                empty result, and "warn" gives a warning with the error's type; a function is called with the
+                photo's index and the error.
 
         Returns:
             One `Faces` per image, in order.
@@ -259,7 +261,9 @@ class FaceAligner:
 
         results = self._align_photos(photos())
         for index, error in failed if on_error == "warn" else ():
-            warnings.warn(f"images[{index}] has an empty result: {error}", stacklevel=2)
+            warnings.warn(
+                f"images[{index}] has an empty result: {type(error).__name__}: {error}", stacklevel=2
+            )
         return results
 
     def heatmaps(

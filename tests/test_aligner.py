@@ -388,7 +388,7 @@ def test_an_unreadable_photo_need_not_lose_the_batch():
     np.testing.assert_allclose(results[3].landmarks[0, 0], (140, 110), atol=0.06)
     assert list(errors) == [1, 2]
     assert isinstance(errors[1], ImageError) and isinstance(errors[2], ZeroDivisionError)
-    with pytest.warns(UserWarning, match=r"images\[(1|2)\] has an empty result: ") as caught:
+    with pytest.warns(UserWarning, match=r"images\[(1|2)\] has an empty result: \w+Error: ") as caught:
         assert [len(faces) for faces in spot_finder(detector).align_batch(photos, on_error="warn")] == [
             1,
             0,
@@ -396,8 +396,25 @@ def test_an_unreadable_photo_need_not_lose_the_batch():
             1,
         ]
     assert len(caught) == 2 and all(warning.filename == __file__ for warning in caught)
+    assert ["ImageError" in str(warning.message) for warning in caught] == [True, False]
+    assert "ZeroDivisionError: the detector's own" in str(caught[1].message)
+
+
+def test_unusable_boxes_need_not_lose_the_batch_either():
+    dot, errors = photo_with_a_dot(140, 110), {}
+    boxes = [[(90, 60, 190, 160)], [(90, 60, 90, 160)]]
+    results = spot_finder(None).align_batch([dot, dot], boxes, on_error=errors.__setitem__)
+    assert [len(faces) for faces in results] == [1, 0]
+    assert list(errors) == [1] and isinstance(errors[1], InputError) and "boxes" in str(errors[1])
+
+
+def test_a_detector_that_raises_raises_its_own_error_by_default():
+    def detector(image):
+        raise ZeroDivisionError("the detector's own")
+
+    photos = [photo_with_a_dot(140, 110)]
     with pytest.raises(ZeroDivisionError):
-        spot_finder(detector).align_batch(photos[2:])
+        spot_finder(detector).align_batch(photos)
     with pytest.raises(InputError, match="on_error: expected 'raise', 'warn' or a function, got 'ignore'"):
         spot_finder(detector).align_batch(photos, on_error="ignore")
 

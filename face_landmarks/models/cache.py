@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,11 @@ class CachedFile:
 
 
 def cached_files() -> list[CachedFile]:
-    """This package's files in the cache folder, complete or not; other files are not listed."""
+    """This package's files in the cache folder, complete or not; other files are not listed.
+
+    Raises:
+        CacheError: the folder cannot be read, or is none.
+    """
     return [
         CachedFile(path, size_of(path), None if path.suffix == ".part" else sha256)
         for path, sha256 in _own_files()
@@ -87,7 +92,15 @@ def _own_files() -> list[tuple[Path, str]]:
     """Files in the cache folder that belong to this package's downloads, with the expected hash of each."""
     known = {file.name: file.sha256 for file in known_files().values() if file.urls}
     files = []
-    for path in sorted(cache_folder().glob("*")):
+    folder = cache_folder()
+    try:
+        paths = sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        variable = " (FACE_LANDMARKS_HOME)" if os.environ.get("FACE_LANDMARKS_HOME") else ""
+        raise CacheError(f"{folder}{variable}: expected a folder, got {error.strerror or error}") from error
+    for path in paths:
         name = _weights_name(path)
         named = re.search(r"-([0-9a-f]{64})(?:\.|$)", name)
         sha256 = known.get(name) or (named and named[1])

@@ -82,7 +82,7 @@ def load_weights(
     Args:
         model: a name; a local file (.safetensors with its card inside, or a .pth, .pt
             or .pth.tar state dict with the keys of FAN); or an https URL of such a file.
-        sha256: full hash that the file must have; required for a URL.
+        sha256: full hash that the file must have; required for a URL, and of no use with a name.
         progress: show a bar on stderr while downloading; by default if stderr is a terminal.
 
     Returns:
@@ -106,7 +106,12 @@ def load_weights(
     if not isinstance(model, str) or "/" in model or os.sep in model or model.endswith(_SUFFIXES):
         return _read(*_local(Path(model), sha256))
     card = get_card(model)
-    file = replace(file_of(card), sha256=sha256) if sha256 else file_of(card)
+    file = file_of(card)
+    if sha256 not in (None, file.sha256):
+        raise ChecksumError(
+            f"sha256: expected that of {model}, {file.sha256}, got {sha256}; a name needs none: its file is "
+            "compared with its card"
+        )
     return _read(*obtain(card.name, file, registry.PRETRAINED, progress=progress), card)
 
 

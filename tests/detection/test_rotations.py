@@ -85,6 +85,14 @@ def test_mtcnn_finds_the_astronaut_in_any_position(turn: int) -> None:
     assert abs((difference + 180) % 360 - 180) < 1e-3
 
 
+def test_turned_photos_of_which_some_are_missed_are_all_found_with_rotations() -> None:
+    photo = read_image(PHOTO)
+    turned = [np.ascontiguousarray(np.rot90(photo, turn)) for turn in range(4)]
+    alone, fallback = MTCNN(device="cpu"), MTCNN(device="cpu", rotations="fallback")
+    assert sum(len(alone(image).boxes) for image in turned) < 4
+    assert [len(fallback(image).boxes) for image in turned] == [1, 1, 1, 1]
+
+
 def test_unknown_rotations_are_refused() -> None:
     with pytest.raises(InputError, match="rotations: expected 'never', 'fallback' or 'always', got 'often'"):
         MTCNN(rotations="often")  # type: ignore[arg-type]

@@ -253,3 +253,34 @@ def test_progress_is_shown_on_a_terminal(
     register(pretrained, server.url())
     download("tiny")
     assert "tiny" in terminal.getvalue() and "64.0/64.0" in terminal.getvalue()
+
+
+def test_a_cache_folder_that_is_a_file_is_no_empty_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from face_landmarks.cli import main
+
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FACE_LANDMARKS_HOME", str(tmp_path / "file"))
+    for call in (cached_files, clear_cache):
+        with pytest.raises(
+            CacheError, match=r"file \(FACE_LANDMARKS_HOME\): expected a folder, got Not a dir"
+        ):
+            call()
+    for words in (["cache"], ["cache", "verify"], ["cache", "clear"]):
+        assert main(words) == 2
+        assert "(FACE_LANDMARKS_HOME): expected a folder" in capsys.readouterr().err
+    assert main(["download", "2dfan4"]) == 2
+    assert f"the cache folder {tmp_path / 'file'} cannot be used" in capsys.readouterr().err
+
+
+def test_a_cache_folder_that_cannot_be_listed_is_no_empty_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def iterdir(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setenv("FACE_LANDMARKS_HOME", str(tmp_path))
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    with pytest.raises(CacheError, match="expected a folder, got Permission denied"):
+        cached_files()

@@ -71,13 +71,16 @@ def test_a_failed_save_keeps_the_old_file_and_leaves_no_other(
 
 def test_an_embedded_model_is_its_json_and_its_file(pretrained: Path) -> None:
     saved = save_weights(pretrained / "tiny.safetensors", STATE, card(scores={"nme": 3.5}))
+    sha256_of_file = sha256((pretrained / "tiny.safetensors").read_bytes())
     (pretrained / "tiny.json").write_text(json.dumps(saved.to_dict()))
     assert list_models() == ["2dfan4", "tiny"]
     assert embedded_models() == ["tiny"]
     assert load_weights("tiny")[0] == saved
     assert download("tiny") == pretrained / "tiny.safetensors"
-    with pytest.raises(ChecksumError, match="tiny: a file of the package is damaged"):
+    message = f"sha256: expected that of tiny, {sha256_of_file}, got {sha256(OTHER)}; a name needs none"
+    with pytest.raises(ChecksumError, match=message):
         load_weights("tiny", sha256=sha256(OTHER))
+    assert load_weights("tiny", sha256=sha256_of_file.upper())[0] == saved
     (pretrained / "tiny.safetensors").write_bytes(CONTENT)
     with pytest.raises(ChecksumError, match=f"found     64 bytes, sha256 {sha256(CONTENT)}"):
         load_weights("tiny")
