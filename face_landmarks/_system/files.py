@@ -30,12 +30,16 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
     """A temporary path beside a file, which takes the file's place when the block ends.
 
     Readers find the old file or the new one, whole. A block that fails leaves the old one, and no
     temporary file. The new file has the old one's permissions, a link stays a link. A path that is not a
     regular file, such as a pipe or /dev/null, is written to directly.
+
+    Args:
+        path: the file; its folder must exist.
+        suffix: of the temporary path.
 
     Raises:
         WriteError: the file cannot be written, or the path is a folder.
@@ -47,14 +51,15 @@ def replacing(path: Path) -> Iterator[Path]:
             yield path
             return
         target = Path(os.path.realpath(path))  # a link stays a link
-        temporary = target.parent / f".{uuid4().hex}.tmp"
+        temporary, process = target.parent / f".{uuid4().hex}{suffix}", os.getpid()
         try:
             yield temporary
             with suppress(OSError):  # there is no old file, or its permissions cannot be given
                 shutil.copymode(target, temporary)
             os.replace(temporary, target)
         except BaseException:
-            remove(temporary)
+            if os.getpid() == process:  # not one that was forked since
+                remove(temporary)
             raise
 
 

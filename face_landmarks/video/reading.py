@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
+from importlib.util import find_spec
+from typing import Final, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from face_landmarks.errors import ImageError, InputError
-from face_landmarks.video.checks import as_number, is_whole
+from face_landmarks.video.checks import is_whole
+from face_landmarks.video.decoders import Decoder, OpenCVDecoder, PyAVDecoder, check_file
 
-_HEADER_ERROR = 0.01  # share of its frames by which the header of an undamaged file may be wrong
+VideoBackend = Literal["auto", "pyav", "opencv"]
+
+_HEADER_ERROR: Final = 0.01  # share of its frames by which the header of an undamaged file may be wrong
+_LEAST_STEP: Final = 0.001  # seconds between frames whose file gives them one time
 
 
 class TruncatedVideoWarning(UserWarning):
@@ -22,7 +26,7 @@ class TruncatedVideoWarning(UserWarning):
 
 
 class Video:
-    """The frames of a video file, a stream or a camera, in RGB; iterate over it.
+    """The frames of a video file, a stream or a camera, in RGB; iterate over it, or over `timed()`.
 
     Frames are rotated upright as the file's metadata says. Each iteration opens the source again: a file
     starts at its first frame.
@@ -33,23 +37,26 @@ class Video:
 
     Args:
         source: path or URL of a video, or the number of a camera, from 0.
+        backend: "pyav" (`pip install "shr-fan[video]"`), "opencv", or "auto": PyAV if it is installed, and
+            OpenCV for cameras.
 
     Attributes:
-        frame_rate: frames per second; 30 if the source does not say.
-        frame_count: number of frames that the file's header announces; 0 if unknown, as for a camera.
+        frame_rate: frames per second, on average; 30 if the source does not say.
+        frame_count: number of frames that the file's header announces, or that its duration holds; 0 if
+            unknown, as for a camera.
 
     Raises:
-        InputError: `source` is neither a path, a URL nor the number of a camera.
+        InputError: `source` is neither a path, a URL nor the number of a camera; another backend, or PyAV
+            for a camera.
         ImageError: the source cannot be opened; or, from an iteration, it has no frame.
+        MissingDependencyError: "pyav", and it is not installed.
     """
 
-    def __init__(self, source: str | os.PathLike[str] | int) -> None:
+    def __init__(self, source: str | os.PathLike[str] | int, backend: VideoBackend = "auto") -> None:
         self._source = _check_source(source)
-        capture = self._open()
-        rate, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        capture.release()
-        self.frame_rate: float = rate if as_number(rate) > 0 else 30.0
-        self.frame_count = int(count) if as_number(count) > 0 else 0
+        self._decoder = _decoder(self._source, choose_backend(backend, isinstance(self._source, int)))
+        self.frame_rate = self._decoder.frame_rate
+        self.frame_count = self._decoder.frame_count
 
     def __repr__(self) -> str:
         count = f", {self.frame_count} frames" if self.frame_count else ""
@@ -57,43 +64,67 @@ class Video:
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         """Give (H, W, 3) uint8 RGB frames, each in its own memory."""
-        capture = self._open()
-        try:
-            frames = 0
-            while (read := capture.read())[0]:
-                frames += 1
-                yield np.asarray(cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB), np.uint8)
-        finally:
-            capture.release()
+        return (frame for _, frame in self._read(stacklevel=3))
+
+    def timed(self) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+        """Give pairs of a frame's time, in seconds from the first one, and the frame.
+
+        Times are the file's own, also where its frame rate varies; a camera's are those of the clock. Each is
+        later than the one before.
+        """
+        return self._read(stacklevel=2)
+
+    def _read(self, stacklevel: int) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+        if isinstance(self._source, str):
+            check_file(self._source)
+        frames, seconds = 0, 0.0
+        for time, frame in self._decoder.frames():
+            seconds = max(time, seconds + _LEAST_STEP) if frames else time
+            frames += 1
+            yield seconds, frame
         if not frames:
             raise ImageError(f"video: expected frames, got none from {self._source!r}")
-        if self.is_truncated(frames):
+        if self.is_truncated(frames, seconds):
             warnings.warn(
                 f"video: expected {self.frame_count} frames, as the header of {self._source!r} announces, "
                 f"got {frames}: the file is cut off or damaged",
                 TruncatedVideoWarning,
-                stacklevel=2,
+                stacklevel=stacklevel,
             )
 
-    def is_truncated(self, frames: int) -> bool:
-        """Whether the header announces clearly more frames than the number given here."""
-        return self.frame_count - frames > max(1, _HEADER_ERROR * self.frame_count)
+    def is_truncated(self, frames: int, seconds: float | None = None) -> bool:
+        """Whether the header announces clearly more frames than this number, or a later end.
 
-    def _open(self) -> cv2.VideoCapture:
-        if isinstance(self._source, str) and "://" not in self._source:
-            path = Path(self._source)
-            if self._source and path.is_dir():
-                raise ImageError(f"video: expected a file, got the folder {self._source!r}")
-            if not self._source or not path.exists():
-                raise ImageError(f"video: cannot open {self._source!r}: no such file")
-        try:
-            capture = cv2.VideoCapture(self._source)
-            opened = capture.isOpened()
-        except cv2.error:  # the number of a camera beyond 32 bits
-            opened = False
-        if not opened:
-            raise ImageError(f"video: expected a video that OpenCV can read, got {self._source!r}")
-        return capture
+        Args:
+            frames: that were read.
+            seconds: time of the last one; it decides where the header has a duration alone.
+        """
+        if self._decoder.counted or seconds is None or not self._decoder.duration:
+            return self.frame_count - frames > max(1, _HEADER_ERROR * self.frame_count)
+        missing = (self._decoder.duration - seconds) * self.frame_rate - 1  # frames
+        return missing > max(1.5, _HEADER_ERROR * self.frame_count)
+
+
+def choose_backend(backend: str, camera: bool = False) -> str:
+    """What reads or writes a video: "pyav" or "opencv".
+
+    Raises:
+        InputError: another backend, or PyAV for a camera.
+    """
+    if backend not in ("auto", "pyav", "opencv"):
+        raise InputError(f"backend: expected 'auto', 'pyav' or 'opencv', got {backend!r}")
+    if backend == "auto":
+        return "opencv" if camera or find_spec("av") is None else "pyav"
+    if backend == "pyav" and camera:
+        raise InputError("backend: expected 'auto' or 'opencv' for a camera, got 'pyav'")
+    return backend
+
+
+def _decoder(source: str | int, backend: str) -> Decoder:
+    if isinstance(source, int):
+        return OpenCVDecoder(source)
+    check_file(source)
+    return PyAVDecoder(source) if backend == "pyav" else OpenCVDecoder(source)
 
 
 def _check_source(source: object) -> str | int:

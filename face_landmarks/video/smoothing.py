@@ -27,7 +27,7 @@ class OneEuroFilter:
     at 1 Hz.
 
     Args:
-        frame_rate: calls per second.
+        frame_rate: calls per second, where no interval is given.
         min_cutoff: cutoff at rest, in Hz; lower gives less jitter.
         speed_gain: Hz per face size per second; higher gives less lag.
 
@@ -60,30 +60,34 @@ class OneEuroFilter:
             f"speed_gain={self.speed_gain:g})"
         )
 
-    def __call__(self, points: ArrayLike, scores: ArrayLike) -> Points:
+    def __call__(self, points: ArrayLike, scores: ArrayLike, interval: float | None = None) -> Points:
         """Smooth the landmarks of the next frame.
 
         Args:
             points: (K, 2) as measured.
             scores: (K,) of the landmarks.
+            interval: seconds since the last call; 1 / frame_rate by default.
 
         Returns:
             (K, 2) float64.
 
         Raises:
             InputError: an array of another shape, or of another number of landmarks than before, or with a
-                value that is not finite.
+                value that is not finite; or an interval that is not positive.
         """
+        if interval is not None and not as_number(interval) > 0:
+            raise InputError(f"interval: expected a positive number of seconds, got {interval!r}")
+        rate = self.frame_rate if interval is None else 1 / float(interval)
         measured, certainty = self._check(points, scores)
         if self._points is None:
             self._points = measured
             return self._points.copy()
-        velocity = (measured - self._points) * self.frame_rate / face_size(measured)  # (K, 2)
+        velocity = (measured - self._points) * rate / face_size(measured)  # (K, 2)
         shared = velocity.mean(axis=0)  # (2,)
-        self._own_velocity += self._weight(_OWN_MOTION_CUTOFF) * (velocity - shared - self._own_velocity)
+        self._own_velocity += _weight(_OWN_MOTION_CUTOFF, rate) * (velocity - shared - self._own_velocity)
         speed = np.linalg.norm(shared + self._own_velocity, axis=1, keepdims=True)  # (K, 1)
         cutoff = (self.min_cutoff + self.speed_gain * speed) * np.clip(certainty, 0, None)[:, np.newaxis]
-        self._points += self._weight(cutoff) * (measured - self._points)
+        self._points += _weight(cutoff, rate) * (measured - self._points)
         return self._points.copy()
 
     def _check(self, points: ArrayLike, scores: ArrayLike) -> tuple[Points, Points]:
@@ -103,10 +107,11 @@ class OneEuroFilter:
             raise InputError("points, scores: expected finite numbers, got NaN or infinity")
         return measured, certainty
 
-    def _weight(self, cutoff: Points | float) -> Points:
-        """Share of a new value in a low-pass filter of this cutoff frequency, in Hz."""
-        radians = np.asarray(2 * math.pi * cutoff / self.frame_rate)  # per frame
-        return np.asarray(radians / (1 + radians))
+
+def _weight(cutoff: Points | float, rate: float) -> Points:
+    """Share of a new value in a low-pass filter of this cutoff, in Hz, at this many values a second."""
+    radians = np.asarray(2 * math.pi * cutoff / rate)  # per frame
+    return np.asarray(radians / (1 + radians))
 
 
 def face_size(points: Points | NDArray[np.float32]) -> float:

@@ -5,6 +5,7 @@ The aligner keeps nothing between calls; what has to be remembered lives in `Fac
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Final, TypeGuard
@@ -145,32 +146,55 @@ class FaceTracker:
         return f"FaceTracker({self.aligner!r}, {in_view} in view, {missing} missing)"
 
     def reset(self) -> None:
-        """Forget every face; identities that were given are not given again."""
+        """Forget every face, and the time; identities that were given are not given again."""
+        self._forget()
+        self._seconds: float | None = None  # of the last frame
+        self._interval: float | None = None  # between the last frame and this one
+
+    def _forget(self) -> None:
         self._tracks: list[_Track] = []
         self._scene: Points | None = None
         self._size = (0, 0)  # (H, W) of the last frame
         self._since_detection = 0
 
-    def update(self, frame: ImageSource, *, channels: ChannelOrder = "rgb") -> TrackedFaces:
+    def update(
+        self, frame: ImageSource, *, seconds: float | None = None, channels: ChannelOrder = "rgb"
+    ) -> TrackedFaces:
         """Find the faces of the next frame.
 
         Args:
             frame: anything that `read_image` reads; it is not changed.
+            seconds: time of the frame, as `Video.timed` gives it, by which landmarks are smoothed; by
+                default frames are 1 / frame_rate apart.
             channels: "bgr" for an array or tensor in OpenCV's order of colours.
 
         Raises:
-            InputError: an unusable frame, or an aligner without a detector.
+            InputError: an unusable frame, a time that is not after the last frame's, or an aligner without a
+                detector.
             DetectorError: the detector broke its contract.
 
         After an unusable frame, call `update` with the next one; after an error of the aligner or its
         detector, the next frame starts a new scene.
         """
         pixels = frame if channels == "rgb" and _is_plain(frame) else read_image(frame, channels=channels)
+        self._interval = self._measure(seconds)
         try:
             return self._update(pixels)
         except BaseException:  # tracks may be half updated
             self.reset()
             raise
+
+    def _measure(self, seconds: float | None) -> float | None:
+        """Seconds since the last frame; None if one of the two has no time."""
+        last, self._seconds = self._seconds, None
+        if seconds is None:
+            return None
+        if not as_number(seconds) > (-math.inf if last is None else last):
+            self._seconds = last
+            after = "" if last is None else f" after the last frame's, {last:g}; reset() starts another video"
+            raise InputError(f"seconds: expected a time{after}, got {seconds!r}")
+        self._seconds = float(seconds)
+        return None if last is None else self._seconds - last
 
     def _update(self, pixels: NDArray[np.uint8]) -> TrackedFaces:
         cut = self._enter(pixels)
@@ -195,7 +219,7 @@ class FaceTracker:
         scene = _centred(cv2.resize(pixels, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA))
         cut = self._scene is None or size != self._size or _correlation(scene, self._scene) < _SAME_SCENE
         if cut:
-            self.reset()
+            self._forget()
         self._scene, self._size = scene, size
         return cut
 
@@ -221,7 +245,7 @@ class FaceTracker:
                 hidden.add(a if first > second else b)
         for track, face in pairs:
             if track not in hidden:
-                track.see(face)
+                track.see(face, self._interval)
 
     def _must_detect(self) -> bool:
         missing = [track.missing for track in self._tracks if track.missing]
@@ -287,13 +311,13 @@ class _Track:
         self.unconfirmed = 0  # runs of the detector in a row that missed it
         self._show(face)
 
-    def see(self, face: Faces) -> None:
+    def see(self, face: Faces, interval: float | None) -> None:
         """Take what was found at the expected place as this face."""
         centre = face.landmarks[0].mean(axis=0)
         self.velocity = _INERTIA * self.velocity + (1 - _INERTIA) * (centre - self.centre)
         self.centre = centre
         self.missing = 0
-        self._show(face)
+        self._show(face, interval)
 
     def learn(self, appearance: Points) -> None:
         """Remember the face as it is now, with no other one near it."""
@@ -317,10 +341,10 @@ class _Track:
         distance = float(np.linalg.norm(offset.mean(axis=0))) / face_size(self.anchor)
         return distance / (1 + _DRIFT * self.anchor_age) + 1 - _correlation(appearance, self.appearance)
 
-    def _show(self, face: Faces) -> None:
+    def _show(self, face: Faces, interval: float | None = None) -> None:
         points = face.landmarks[0]
         if self.smoother is not None:
-            points = self.smoother(points, face.landmark_scores[0])
+            points = self.smoother(points, face.landmark_scores[0], interval)
         self.face = replace(face, landmarks=points[np.newaxis], box_scores=self.box_scores)
 
 

@@ -219,3 +219,12 @@ def test_given_boxes_need_no_detector(workplace, monkeypatch):
     monkeypatch.setattr(align, "make_aligner", lambda options: made.append(make_aligner(options)) or made[0])
     assert run("one.jpg", "--boxes", "boxes.json", "--detector", "yunet", "--rotations", "always") == 0
     assert isinstance(made[0], FaceAligner) and made[0].detector is None
+
+
+def test_columns_of_a_table_may_be_named(workplace, capsys):
+    assert run("one.jpg", "--boxes", "boxes.json", "--out", "named.CSV", "--point-names") == 0
+    header, _ = (workplace / "named.CSV").read_text().splitlines()
+    assert header.startswith("image,face,x0,y0,x1,y1,score,jaw_right_1_x,") and "mouth_left_error" in header
+    for words in ([], ["--out", "a.jsonl"], ["--json", "a.csv"], ["--out", "pts"]):
+        assert run("one.jpg", *words, "--point-names") == 2
+        assert "--point-names: expected --out with a .csv or .parquet file" in capsys.readouterr().err

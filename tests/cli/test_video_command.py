@@ -77,11 +77,11 @@ def test_ctrl_c_keeps_what_was_written(camera, clip, tmp_path, capsys, monkeypat
     class Stopped(FaceTracker):
         frames = 0
 
-        def update(self, frame):
+        def update(self, frame, **options):
             self.frames += 1
             if self.frames == 3:
                 raise KeyboardInterrupt
-            return super().update(frame)
+            return super().update(frame, **options)
 
     class Camera(Video):
         def __init__(self, source):

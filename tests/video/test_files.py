@@ -3,6 +3,7 @@
 import logging
 import os
 import warnings
+from importlib.util import find_spec
 from itertools import islice
 from types import SimpleNamespace
 
@@ -15,7 +16,16 @@ from face_landmarks.errors import ImageError, InputError, WriteError
 from face_landmarks.video import TruncatedVideoWarning, Video, VideoWriter
 
 NOT_UTF_8 = os.fsdecode(b"film\xff")  # OpenCV crashes at such a name
+FORMATS = pytest.mark.parametrize(
+    ("suffix", "backend"),
+    [(suffix, "opencv") for suffix in (".mp4", ".mov", ".mkv", ".avi")]
+    + [(suffix, "pyav") for suffix in (".mp4", ".mov", ".mkv") if find_spec("av")],
+)
 NO_RATES = (0, -3, 0.001, 1e9, float("nan"), float("inf"), None, "25", True)
+
+
+BACKENDS = ["opencv", "pyav"] if find_spec("av") else ["opencv"]
+BOTH = pytest.mark.parametrize("backend", BACKENDS)
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +45,9 @@ def cut_off(tmp_path_factory):
     return path
 
 
-def test_a_video_is_read_as_it_was_written(clip):
-    video = Video(clip)
+@BOTH
+def test_a_video_is_read_as_it_was_written(clip, backend):
+    video = Video(clip, backend=backend)
     assert video.frame_rate == 25 and video.frame_count == 4
     for _ in range(2):  # iterating again starts again
         frames = list(video)
@@ -50,12 +61,16 @@ def test_a_path_may_be_bytes(clip):
     assert Video(os.fsencode(clip)).frame_count == 4
 
 
-def test_a_cut_off_file_gives_its_frames_and_then_warns(cut_off):
+@BOTH
+def test_a_cut_off_file_gives_its_frames_and_then_warns(cut_off, backend):
     frames = []
     with pytest.warns(TruncatedVideoWarning, match=r"expected 60 frames, .*film.mkv.* got \d+") as caught:
-        for frame in Video(cut_off):
+        for frame in Video(cut_off, backend=backend):
             frames.append(frame)
     assert 20 < len(frames) < 40 and frames[-1].shape == (48, 64, 3)
+    assert caught[0].filename == __file__
+    with pytest.warns(TruncatedVideoWarning) as caught:
+        assert len(list(Video(cut_off, backend=backend).timed())) == len(frames)
     assert caught[0].filename == __file__
 
 
@@ -102,18 +117,50 @@ def test_a_header_that_says_nothing_is_no_number(clip, monkeypatch, rate, count,
     header = {cv2.CAP_PROP_FPS: rate, cv2.CAP_PROP_FRAME_COUNT: count}
     capture = SimpleNamespace(isOpened=lambda: True, get=header.get, release=lambda: None)
     monkeypatch.setattr(cv2, "VideoCapture", lambda source: capture)
-    video = Video(clip)
+    video = Video(clip, backend="opencv")
     assert (video.frame_rate, video.frame_count) == expected
 
 
-def test_what_is_no_video_says_so(tmp_path):
+@BOTH
+def test_what_is_no_video_says_so(tmp_path, backend):
     (tmp_path / "text.mp4").write_text("not a video")
     with pytest.raises(ImageError, match="no such file"):
-        Video(tmp_path / "missing.mp4")
+        Video(tmp_path / "missing.mp4", backend=backend)
     with pytest.raises(ImageError, match="got the folder"):
-        Video(tmp_path)
-    with pytest.raises(ImageError, match="OpenCV"):
-        Video(tmp_path / "text.mp4")
+        Video(tmp_path, backend=backend)
+    with pytest.raises(ImageError, match=r"expected a video.*text\.mp4"):
+        Video(tmp_path / "text.mp4", backend=backend)
+
+
+@BOTH
+def test_a_video_that_is_gone_says_so(clip, tmp_path, backend):
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(clip.read_bytes())
+    video = Video(path, backend=backend)
+    path.unlink()
+    with pytest.raises(ImageError, match="no such file"):
+        next(iter(video))
+
+
+@BOTH
+def test_a_name_may_look_like_a_protocol(clip, tmp_path, monkeypatch, backend):
+    monkeypatch.chdir(tmp_path)
+    name = "rtmp:5, a %d.mp4" if backend == "pyav" else "a b.mp4"  # OpenCV takes the first for a URL
+    with VideoWriter(name, backend=backend) as writer:
+        for frame in Video(clip):
+            writer.write(frame)
+    assert len(list(Video(name, backend=backend))) == 4
+
+
+def test_an_unknown_backend_is_refused(clip, tmp_path):
+    for make in (
+        lambda: Video(clip, backend="ffmpeg"),
+        lambda: VideoWriter(tmp_path / "a.mp4", backend=None),
+    ):
+        with pytest.raises(InputError, match=r"backend: expected 'auto', 'pyav' or 'opencv', got"):
+            make()
+    with pytest.raises(InputError, match="for a camera, got 'pyav'"):
+        Video(0, backend="pyav")
 
 
 @pytest.mark.parametrize("source", [None, 0.5, True, -1, ["clip.mp4"], {}, NOT_UTF_8, "a\0b"], ids=ascii)
@@ -141,7 +188,7 @@ def test_a_video_cannot_be_written_anywhere(tmp_path):
     with pytest.raises(WriteError, match="place to write to"), VideoWriter("/dev/null/out.mp4") as writer:
         writer.write(np.zeros((48, 64, 3), np.uint8))
     (tmp_path / "folder.mp4").mkdir()
-    with pytest.raises(WriteError, match="directory"), VideoWriter(tmp_path / "folder.mp4") as writer:
+    with pytest.raises(WriteError, match="got a folder"), VideoWriter(tmp_path / "folder.mp4") as writer:
         writer.write(np.zeros((48, 64, 3), np.uint8))
     with pytest.raises(InputError, match="frames of"), VideoWriter(tmp_path / "out.mp4") as writer:
         writer.write(np.zeros((48, 64, 3), np.uint8))
@@ -161,24 +208,27 @@ def test_a_bad_rate_is_a_bad_rate(tmp_path, rate):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".avi"])
+@FORMATS
 @pytest.mark.parametrize("rate", [0.01, 23.976, np.float32(25), 1000])
-def test_every_format_keeps_every_rate(tmp_path, suffix, rate):
+def test_every_format_keeps_every_rate(tmp_path, suffix, backend, rate):
     path = tmp_path / f"out{suffix}"
-    with VideoWriter(path, rate) as writer:
+    with VideoWriter(path, rate, backend=backend) as writer:
         for _ in range(3):
             writer.write(np.zeros((48, 64, 3), np.uint8))
-    assert Video(path).frame_rate == pytest.approx(rate, rel=1e-3)
-    assert len(list(Video(path))) == 3
+    for reader in BACKENDS:
+        video = Video(path, backend=reader)
+        assert video.frame_rate == pytest.approx(rate, rel=1e-3)
+        times = [seconds for seconds, _ in video.timed()]
+        assert times == pytest.approx([0, 1 / rate, 2 / rate], rel=0.02)
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".avi"])
+@FORMATS
 @pytest.mark.parametrize("size", [(47, 63), (47, 64), (48, 63), (1, 1)], ids=str)
-def test_odd_sizes_are_padded_and_nothing_is_lost(tmp_path, caplog, suffix, size):
+def test_odd_sizes_are_padded_and_nothing_is_lost(tmp_path, caplog, suffix, backend, size):
     drawn = np.full((*size, 3), 30, np.uint8)
     drawn[-16:], drawn[:, -16:] = (200, 90, 30), (200, 90, 30)
     path = tmp_path / f"out{suffix}"
-    with caplog.at_level(logging.INFO), VideoWriter(path) as writer:
+    with caplog.at_level(logging.INFO), VideoWriter(path, backend=backend) as writer:
         writer.write(drawn)
         writer.write(drawn)
     even = [length + length % 2 for length in size]
@@ -190,22 +240,25 @@ def test_odd_sizes_are_padded_and_nothing_is_lost(tmp_path, caplog, suffix, size
         wrong = np.abs(frame.astype(int) - padded)
         assert wrong[-2:].mean() < 6 and wrong[:, -2:].mean() < 6
     caplog.clear()
-    with caplog.at_level(logging.INFO), VideoWriter(tmp_path / f"even{suffix}") as writer:
+    with caplog.at_level(logging.INFO), VideoWriter(tmp_path / f"even{suffix}", backend=backend) as writer:
         writer.write(np.zeros((48, 64, 3), np.uint8))
-    assert not caplog.records
+    assert not [r for r in caplog.records if r.name.startswith("face_landmarks")]
 
 
 @pytest.mark.parametrize("before", [None, b"a film"])
-def test_a_size_that_the_codec_cannot_hold_is_a_bad_size(tmp_path, before):
+@BOTH
+def test_a_size_that_the_codec_cannot_hold_is_a_bad_size(tmp_path, before, backend):
     path = tmp_path / "out.mp4"
     if before:
         path.write_bytes(before)
+    width = {"opencv": 9000, "pyav": 20_000}[backend]
     with (
-        VideoWriter(path) as writer,
-        pytest.raises(InputError, match=r"a \.mp4 file can hold, got 9000 x 16"),
+        VideoWriter(path, backend=backend) as writer,
+        pytest.raises(InputError, match=rf"of a size that .* can hold, got {width} x 16"),
     ):
-        writer.write(np.zeros((16, 9000, 3), np.uint8))
+        writer.write(np.zeros((16, width, 3), np.uint8))
     assert (path.read_bytes() if path.exists() else None) == before
+    assert len(list(tmp_path.iterdir())) == (before is not None)
 
 
 @pytest.mark.parametrize(

@@ -129,3 +129,31 @@ def test_a_face_has_at_least_one_landmark():
 
 def test_a_filter_shows_its_numbers():
     assert repr(OneEuroFilter(25)) == "OneEuroFilter(frame_rate=25, min_cutoff=1, speed_gain=20)"
+
+
+def test_given_intervals_are_used_instead_of_the_frame_rate():
+    face = np.random.default_rng(0).uniform(0, 100, (5, 2))
+    steps = np.random.default_rng(1).normal(0, 3, (6, 5, 2)).cumsum(axis=0)
+    scores = np.full(5, 0.8)
+    at_25, at_50, timed = OneEuroFilter(25), OneEuroFilter(50), OneEuroFilter(30)
+    for step in steps:
+        slow, fast = at_25(face + step, scores), at_50(face + step, scores)
+        np.testing.assert_allclose(timed(face + step, scores, 0.04), slow, rtol=1e-9)
+    assert np.abs(slow - fast).max() > 0.1
+
+
+def test_after_a_long_pause_the_filter_follows_at_once():
+    face = np.random.default_rng(0).uniform(0, 100, (5, 2))
+    short, long = OneEuroFilter(30, speed_gain=0), OneEuroFilter(30, speed_gain=0)
+    for smoother, interval in ((short, 1 / 30), (long, 30.0)):
+        smoother(face, np.ones(5))
+        moved = smoother(face + 10, np.ones(5), interval)
+        share = (moved - face).mean() / 10
+        assert (share < 0.2) if smoother is short else (share > 0.99)
+
+
+@pytest.mark.parametrize("interval", [0, -1, float("nan"), float("inf"), "1", True])
+def test_an_interval_is_a_positive_number(interval):
+    smoother = OneEuroFilter(30)
+    with pytest.raises(InputError, match="interval: expected a positive number of seconds"):
+        smoother(np.ones((5, 2)), np.ones(5), interval)

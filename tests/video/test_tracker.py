@@ -492,6 +492,52 @@ def test_an_aligner_without_a_detector_is_refused():
         tracker.update(np.zeros((60, 80, 3), np.uint8))
 
 
+def shaken(frames):
+    """A face that moves by steps of many sizes."""
+    steps = np.random.default_rng(3).normal(0, 1.5, (frames, 2)).cumsum(axis=0)
+    return [{0: (100 + x, 60 + y)} for x, y in steps]
+
+
+def test_landmarks_are_smoothed_by_the_times_of_the_frames():
+    places = shaken(12)
+    found = {}
+    for name, rate, interval in (("25", 25, None), ("timed", 30, 0.04), ("30", 30, None)):
+        stage = Stage()
+        tracker = FaceTracker(stage, frame_rate=rate, speed_gain=0)
+        times = [None if interval is None else 7 + interval * t for t in range(12)]
+        frames = zip(places, times, strict=True)
+        found[name] = [tracker.update(stage.frame(p), seconds=t).faces.landmarks for p, t in frames]
+    np.testing.assert_allclose(found["timed"], found["25"], atol=1e-4)
+    assert np.abs(np.subtract(found["timed"], found["30"])).max() > 0.01
+
+
+def test_a_frame_without_a_time_counts_by_the_frame_rate_and_a_cut_keeps_the_time():
+    stage = Stage()
+    tracker = FaceTracker(stage, frame_rate=20)
+    for seconds, expected in ((1.0, None), (1.5, 0.5), (None, None), (3.0, None), (3.25, 0.25)):
+        tracker.update(stage.frame({0: (100, 60)}), seconds=seconds)
+        assert tracker._interval == (None if expected is None else pytest.approx(expected))
+    other = Stage((200, 300))
+    tracker.aligner = other
+    assert tracker.update(other.frame({0: (100, 60)}), seconds=3.5).cut
+    tracker.update(other.frame({0: (100, 60)}), seconds=3.6)
+    assert tracker._interval == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("seconds", [2.0, 1.5, float("nan"), float("inf"), "3", True])
+def test_a_time_that_is_not_later_is_refused_and_the_next_one_taken(seconds):
+    stage = Stage()
+    tracker = FaceTracker(stage)
+    tracker.update(stage.frame({0: (100, 60)}), seconds=2)
+    with pytest.raises(
+        InputError, match=r"seconds: expected a time after the last frame's, 2; reset\(\) starts"
+    ):
+        tracker.update(stage.frame({0: (101, 60)}), seconds=seconds)
+    assert tracker.update(stage.frame({0: (101, 60)}), seconds=2.5).identities.tolist() == [0]
+    tracker.reset()
+    tracker.update(stage.frame({0: (101, 60)}), seconds=0)
+
+
 @pytest.fixture(scope="module")
 def aligner():
     return FaceAligner("shr-fan-68-fast", device="cpu")

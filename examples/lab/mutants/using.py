@@ -190,13 +190,6 @@ MUTANTS = [
         TRACKER,
     ),
     (
-        "a frame of another size is no cut",
-        "video/tracker.py",
-        "self._scene is None or size != self._size or",
-        "self._scene is None or",
-        TRACKER,
-    ),
-    (
         "missing faces are never forgotten",
         "video/tracker.py",
         "if track.missing <= self.max_missing]",
@@ -245,49 +238,7 @@ MUTANTS = [
         "* np.ones_like(certainty)[:, np.newaxis]",
         SMOOTHING,
     ),
-    (
-        "the filter's speed is in pixels",
-        "video/smoothing.py",
-        "* self.frame_rate / face_size(measured)",
-        "* self.frame_rate",
-        SMOOTHING,
-    ),
     # video files
-    (
-        "frames are written with OpenCV's colours",
-        "video/writing.py",
-        "cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)",
-        "frame",
-        VIDEOS,
-    ),
-    (
-        "odd sizes are not padded",
-        "video/writing.py",
-        "cv2.copyMakeBorder(bgr, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)",
-        "bgr",
-        VIDEOS,
-    ),
-    (
-        "frames of another size are written",
-        "video/writing.py",
-        "if (width, height) != self._size:",
-        "if False:",
-        VIDEOS,
-    ),
-    (
-        "a closed writer opens its file again",
-        "video/writing.py",
-        "        self._closed = True\n",
-        "        self._closed = False\n",
-        VIDEOS,
-    ),
-    (
-        "a truncated video ends without a word",
-        "video/reading.py",
-        "if self.is_truncated(frames):",
-        "if False:",
-        VIDEOS,
-    ),
     # the command
     (
         "an unreadable photo exits with 0",
@@ -338,13 +289,6 @@ MUTANTS = [
         "cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)",
         "picture",
         COMMAND,
-    ),
-    (
-        "a truncated video exits with 0",
-        "cli/commands/video.py",
-        "return 1 if ended and video.is_truncated(frames) else 0",
-        "return 0",
-        VIDEO_COMMAND,
     ),
     (
         "--raw smooths",

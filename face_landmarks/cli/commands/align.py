@@ -81,12 +81,19 @@ def add_parser(commands: Commands) -> None:
         help="take the faces in these boxes instead of the detector's: a .csv file with the columns image, "
         'x0, y0, x1, y1, or a .json file, {"photo.jpg": [[x0, y0, x1, y1], ...], ...}',
     )
+    align.add_argument(
+        "--point-names",
+        action="store_true",
+        help="with --out .csv or .parquet: columns such as nose_tip_x instead of x_30",
+    )
     align.set_defaults(run=_align)
 
 
 def _align(options: argparse.Namespace) -> int:
     if options.out and options.json:
         raise InputError("--json: expected no --out beside it; --out NAME.json writes a list of JSON")
+    if options.point_names and Path(options.out or "").suffix.lower() not in (".csv", ".parquet"):
+        raise InputError("--point-names: expected --out with a .csv or .parquet file beside it")
     check_drawing(options)
     photos, empty = find_all(options.photos)
     for word in empty:
@@ -170,6 +177,7 @@ def _align_to_file(
         {name: photo.path for name, photo in named.items()},
         out,
         boxes=given,
+        point_names=options.point_names,
         progress=sys.stderr.isatty(),
         use=_finish(named, drawings) if drawings.places else None,
     )

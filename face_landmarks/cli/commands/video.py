@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from contextlib import ExitStack
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -73,7 +74,7 @@ def _video(options: argparse.Namespace) -> int:
     for file in filter(None, (options.draw, options.json)):
         prepare_file(file)
     video = Video(int(options.video) if options.video.isdecimal() else options.video)
-    writer = VideoWriter(options.draw, video.frame_rate) if options.draw else None
+    writer = _writer(options, video) if options.draw else None
     tracker = FaceTracker(
         make_aligner(options),
         frame_rate=video.frame_rate,
@@ -81,7 +82,7 @@ def _video(options: argparse.Namespace) -> int:
         smooth=not options.raw,
     )
     total = min(filter(None, (video.frame_count, options.frames)), default=0)
-    frames, identities, start = 0, set[int](), time.perf_counter()
+    frames, seconds, identities, start = 0, 0.0, set[int](), time.perf_counter()
     stopped = False
     with ExitStack() as stack:
         lines = stack.enter_context(LineFile(Path(options.json))) if options.json else None
@@ -91,15 +92,15 @@ def _video(options: argparse.Namespace) -> int:
             tqdm(total=total or None, unit=" frames", disable=not sys.stderr.isatty())
         )
         try:
-            for frame in islice(video, options.frames):
-                tracked = tracker.update(frame)
-                row = {"frame": frames, "seconds": frames / video.frame_rate, **tracked.to_dict()}
+            for seconds, frame in islice(video.timed(), options.frames):
+                tracked = tracker.update(frame, seconds=seconds)
+                row = {"frame": frames, "seconds": round(seconds, 6), **tracked.to_dict()}
                 if lines:
                     lines.write(json.dumps(row))
                 elif not writer:
                     print(json.dumps(row))
                 if writer:
-                    writer.write(draw_faces(frame, tracked.faces, labels=tracked.identities))
+                    writer.write(draw_faces(frame, tracked.faces, labels=tracked.identities), seconds)
                 identities.update(tracked.identities.tolist())
                 frames += 1
                 progress.update()
@@ -110,4 +111,11 @@ def _video(options: argparse.Namespace) -> int:
     if stopped and total:  # of a camera, Ctrl-C is the regular end
         raise KeyboardInterrupt(f"{frames} of {total} frames done")
     ended = not stopped and frames != options.frames
-    return 1 if ended and video.is_truncated(frames) else 0
+    return 1 if ended and video.is_truncated(frames, seconds) else 0
+
+
+def _writer(options: argparse.Namespace, video: Video) -> VideoWriter:
+    """What writes the drawn video: with the sound, if the video is a file."""
+    plain = Path(options.draw).suffix.lower() == ".avi" or find_spec("av") is None  # which have no sound
+    sound = None if plain or not Path(options.video).is_file() else options.video
+    return VideoWriter(options.draw, video.frame_rate, sound=sound)
