@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # for type checkers; when the program runs, the table below s
         UnknownModelError,
         WeightsError,
         WeightsFormatError,
+        WorkerError,
         WriteError,
     )
     from face_landmarks.images import read_image
@@ -41,7 +42,7 @@ if TYPE_CHECKING:  # for type checkers; when the program runs, the table below s
     from face_landmarks.models.weights import LandmarkModel, load_model
     from face_landmarks.output.crops import align_faces, five_points, head_pose
     from face_landmarks.output.drawing import draw_faces
-    from face_landmarks.output.folders.run import align_folder
+    from face_landmarks.output.folders.run import align_folder, align_list
     from face_landmarks.output.openness import eye_openness, mouth_openness
     from face_landmarks.output.plotting import plot_faces, plot_heatmaps
     from face_landmarks.results import Face, FaceHeatmaps, Faces
@@ -78,11 +79,13 @@ __all__ = [
     "VideoWriter",
     "WeightsError",
     "WeightsFormatError",
+    "WorkerError",
     "WriteError",
     "YuNet",
     "__version__",
     "align_faces",
     "align_folder",
+    "align_list",
     "draw_faces",
     "eye_openness",
     "five_points",
@@ -104,7 +107,7 @@ _PLACES = {
     "detection.yunet": "YuNet",
     "errors": "AnnotationError CacheError ChecksumError DetectorError DownloadError ExportError ImageError "
     "FaceLandmarksError InputError MissingDependencyError TrainingError UnknownModelError WeightsError "
-    "WeightsFormatError WriteError",
+    "WeightsFormatError WorkerError WriteError",
     "images": "read_image",
     "layouts": "Layout get_layout",
     "models.card": "ModelCard",
@@ -112,7 +115,7 @@ _PLACES = {
     "models.weights": "LandmarkModel load_model",
     "output.crops": "align_faces five_points head_pose",
     "output.drawing": "draw_faces",
-    "output.folders.run": "align_folder",
+    "output.folders.run": "align_folder align_list",
     "output.openness": "eye_openness mouth_openness",
     "output.plotting": "plot_faces plot_heatmaps",
     "results": "Face FaceHeatmaps Faces",

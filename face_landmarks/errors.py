@@ -12,6 +12,7 @@ FaceLandmarksError
 │   └── WeightsFormatError               a file or card that cannot be read, or is not of this network
 ├── WriteError (OSError)                 a file or folder that cannot be written
 ├── DetectorError (RuntimeError)         a face detector that did not return boxes and scores
+├── WorkerError (RuntimeError)           a worker process that does not start, or dies at a photo each time
 ├── ExportError (RuntimeError)           a network that cannot be exported, or whose file differs
 ├── TrainingError (RuntimeError)         a training run whose loss or predictions are no longer finite
 └── MissingDependencyError (ImportError) an optional package is needed and not installed
@@ -69,6 +70,10 @@ class WriteError(FaceLandmarksError, OSError):
 
 class DetectorError(FaceLandmarksError, RuntimeError):
     """A face detector returned something that is not boxes and scores."""
+
+
+class WorkerError(FaceLandmarksError, RuntimeError):
+    """Worker processes end before they are ready, or each time that they are given a photo."""
 
 
 class ExportError(FaceLandmarksError, RuntimeError):

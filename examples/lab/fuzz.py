@@ -91,21 +91,19 @@ def check_results(data: bytes) -> None:
     """Go on from a file of earlier results, or be told that it holds something else and is left alone."""
     from face_landmarks import Faces, InputError
     from face_landmarks.output.folders.journal import read_rows, resume
-    from face_landmarks.output.folders.run import _report
+    from face_landmarks.output.folders.lists import PhotoList
 
     path = _scratch("fuzz.jsonl")
     path.write_bytes(data)
     try:
-        done = resume(
-            path, path.parent, {"model": "shr-fan-68", "weights": None, "flip": False, "refine": False}
-        )
+        settings = {"model": "shr-fan-68", "weights": None, "flip": False, "refine": False}
+        done, tally = resume(path, PhotoList(lambda: iter(()), path.parent.joinpath), settings)
     except InputError:
         assert path.read_bytes() == data, "what was refused is not what it was"
         return
     assert data.startswith(path.read_bytes()) or b"retry" in data
-    report = _report(read_rows(path), len(done))
     rows = list(read_rows(path))
-    assert report.images + len(report.unreadable) + len(report.failed) <= len(rows)
+    assert tally.images + len(tally.unreadable) <= len(rows) and len(done) <= tally.photos == len(rows)
     for row in rows:
         if "error" not in row:
             faces = Faces.from_dict(row)

@@ -4,6 +4,7 @@ FOLDERS, DRAWING = "tests/output/folders/test_folders.py", "tests/output/test_dr
 CROPS, PLOTTING = "tests/output/test_crops.py", "tests/output/test_plotting.py"
 TRACKER, SMOOTHING = "tests/video/test_tracker.py", "tests/video/test_smoothing.py"
 VIDEOS, COMMAND = "tests/video/test_files.py", "tests/cli/test_cli.py"
+WORKERS = "tests/output/folders/test_workers.py"
 TABLES = "tests/output/folders/test_tables.py"
 OPTIONS = "tests/cli/test_options.py"
 VIDEO_COMMAND = "tests/cli/test_video_command.py"
@@ -26,7 +27,7 @@ MUTANTS = [
     ),
     (
         "a photo at which the detector raises is not tried again",
-        "output/folders/run.py",
+        "output/folders/groups.py",
         ', "retry": True}',
         "}",
         FOLDERS,
@@ -34,7 +35,7 @@ MUTANTS = [
     (
         "a detector that always raises does not end the run",
         "output/folders/run.py",
-        "if len(failures) == _TOGETHER and not any_done:",
+        "if group.failure and len(group.lines) == TOGETHER and not tally.photos:",
         "if False:",
         FOLDERS,
     ),
@@ -52,6 +53,41 @@ MUTANTS = [
         "            lock.acquire(timeout=0)\n            while not path.exists():",
         "            while False:",
         FOLDERS + "::test_two_runs_do_not_write_one_file tests/system/test_locks.py",
+    ),
+    (
+        "a pipe is opened, and waited for",
+        "output/folders/reading_ahead.py",
+        '(stat.S_ISFIFO, "a pipe"),',
+        "",
+        WORKERS + "::test_the_file_is_that_of_one_process_byte_for_byte",
+    ),
+    (
+        "the groups of a dead worker are lost",
+        "output/folders/workers.py",
+        "            again += worker.jobs\n",
+        "",
+        WORKERS,
+    ),
+    (
+        "groups come as they are done",
+        "output/folders/workers.py",
+        "                yield self._done.pop(turn)",
+        "                yield self._done.popitem()[1]",
+        WORKERS,
+    ),
+    (
+        "a worker outlives the process that started it",
+        "output/folders/worker.py",
+        "            groups.put(pipe.recv())\n        except BaseException:\n            os._exit(1)",
+        "            groups.put(pipe.recv())\n        except BaseException:\n            return",
+        WORKERS,
+    ),
+    (
+        "Ctrl-C ends workers with a traceback",
+        "output/folders/worker.py",
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)",
+        "signal.signal(signal.SIGINT, signal.default_int_handler)",
+        WORKERS,
     ),
     (
         "faces of a photo are numbered from zero in .pts files",

@@ -7,18 +7,19 @@ import inspect
 import json
 import pickle
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from face_landmarks._system.files import replacing, writing
 from face_landmarks.aligner import FaceAligner
 from face_landmarks.errors import InputError
+from face_landmarks.output.folders.lists import Boxes, PathSet, PhotoList
 from face_landmarks.results import Faces
 
 Row: TypeAlias = "dict[str, Any]"
@@ -31,6 +32,46 @@ _KEYS: Final = {"image", "bytes"}  # of every line, beside the settings and a re
 _NOT_RECORDED: Final = {"self", "model", "detector", "device", "batch_size", "sha256"}
 _PLAIN: Final = (bool, int, float, str, type(None))
 _LONGEST: Final = 200  # letters of a detector's description
+
+
+@dataclass(frozen=True)
+class FolderReport:
+    """Counts of photos and faces.
+
+    Attributes:
+        images: photos that were aligned, those of earlier runs included.
+        faces: faces found in them.
+        resumed: photos that were done before this run.
+        unreadable: photo -> why it could not be read.
+        failed: photo -> what the detector or the aligner raised, or that the file is missing.
+    """
+
+    images: int
+    faces: int
+    resumed: int
+    unreadable: dict[str, str]
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+class Tally:
+    """Counts of the photos of a run, added up as they are done."""
+
+    def __init__(self) -> None:
+        self.photos = self.images = self.faces = 0
+        self.unreadable: dict[str, str] = {}
+        self.failed: dict[str, str] = {}
+
+    def add(self, photo: str, faces: int, error: str | None = None, failed: bool = False) -> None:
+        """Count a photo with its faces, or with its error."""
+        self.photos += 1
+        if error is None:
+            self.images, self.faces = self.images + 1, self.faces + faces
+        else:
+            (self.failed if failed else self.unreadable)[photo] = error
+
+    def report(self, resumed: int) -> FolderReport:
+        """The counts, with the number of photos that were done before."""
+        return FolderReport(self.images, self.faces, resumed, self.unreadable, self.failed)
 
 
 def settings_of(aligner: FaceAligner) -> Row:
@@ -52,35 +93,27 @@ def settings_of(aligner: FaceAligner) -> Row:
     }
 
 
-def resume(
-    lines: Path,
-    files: Mapping[str, Path],
-    settings: Row,
-    boxes: Mapping[str, NDArray[np.float32]] | None = None,
-) -> set[str]:
-    """The photos that are done.
+def resume(lines: Path, photos: PhotoList, settings: Row) -> tuple[PathSet, Tally]:
+    """The photos that are done, and the counts of their results.
 
-    The rest of a line that an interrupted run left is cut off. Lines of photos whose faces could not be found
-    are removed, so that these photos are tried again.
+    The rest of a line that an interrupted run left is cut off. Lines of photos that have failed are removed,
+    so that these photos are tried again.
 
     Args:
         lines: the file.
-        files: name of each photo -> its file.
+        photos: of this run.
         settings: of this run.
-        boxes: name of each photo -> the boxes it is given in this run, if they are given.
 
     Raises:
         InputError: the file holds something else, or results of other settings, photos or boxes.
         WriteError: the file cannot be read or written.
     """
     with writing(lines):
-        return _resume(lines, files, settings, boxes or {}) if lines.exists() else set()
+        return _resume(lines, photos, settings) if lines.exists() else (PathSet(), Tally())
 
 
-def _resume(
-    lines: Path, files: Mapping[str, Path], settings: Row, boxes: Mapping[str, NDArray[np.float32]]
-) -> set[str]:
-    done: set[str] = set()
+def _resume(lines: Path, photos: PhotoList, settings: Row) -> tuple[PathSet, Tally]:
+    done, tally = PathSet(), Tally()
     whole, failed = 0, False
     with lines.open("rb+") as file:
         for line in file:
@@ -89,28 +122,30 @@ def _resume(
             if not line.endswith(b"\n"):
                 break
             row = _read_row(lines, line)
-            _check_row(lines, row, files.get(row["image"]), settings)
-            _check_boxes(lines, row, boxes.get(row["image"]))
+            photo = photos.photo(row["image"])
+            _check_row(lines, row, photo.file, settings)
+            _check_boxes(lines, row, photo.boxes)
             if has_failed(row):
                 failed = True
             else:
                 done.add(row["image"])
+                tally.add(row["image"], len(row.get("boxes", ())), row.get("error"))
             whole += len(line)
         file.truncate(whole)
     if failed:
         with replacing(lines) as temporary, temporary.open("wb") as kept, lines.open("rb") as file:
             kept.writelines(line for line in file if not has_failed(json.loads(line)))
-    return done
+    return done, tally
 
 
-def append(lines: Path, rows: Iterable[Row]) -> None:
-    """Add lines to the file, which is made if it is missing.
+def append(lines: Path, texts: Iterable[str]) -> None:
+    """Add lines, with their ends, to the file, which is made if it is missing.
 
     Raises:
         WriteError: the file cannot be written.
     """
     with writing(lines), lines.open("a", encoding="utf-8") as file:
-        file.write("".join(json.dumps(row) + "\n" for row in rows))
+        file.write("".join(texts))
 
 
 def read_rows(lines: Path) -> Iterator[Row]:
@@ -120,7 +155,7 @@ def read_rows(lines: Path) -> Iterator[Row]:
 
 
 def has_failed(row: Row) -> bool:
-    """Whether a line is of a photo at which the detector or the aligner raised."""
+    """Whether a line is of a photo that the next run tries again."""
     return "error" in row and row.get("retry") is True
 
 
@@ -164,7 +199,7 @@ def _check_row(lines: Path, row: Row, photo: Path | None, settings: Row) -> None
         )
 
 
-def _check_boxes(lines: Path, row: Row, boxes: NDArray[np.float32] | None) -> None:
+def _check_boxes(lines: Path, row: Row, boxes: Boxes | None) -> None:
     """Raise if a line's faces are those of other boxes than the ones that are given now."""
     if boxes is None or "error" in row:
         return

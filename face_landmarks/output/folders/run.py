@@ -1,60 +1,36 @@
-"""Folders of photos, aligned into one file: decoded in parallel, resumed after an interruption."""
+"""A run over many photos, into one file: in one process or several, resumed after an interruption."""
 
 from __future__ import annotations
 
+import operator
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import islice, repeat
+from contextlib import closing, contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from face_landmarks._system.files import make_folder, remove
 from face_landmarks._system.locks import only_run
-from face_landmarks.aligner import FaceAligner, check_boxes
-from face_landmarks.errors import ImageError, InputError
-from face_landmarks.images import find_photos, read_image
+from face_landmarks.aligner import FaceAligner
+from face_landmarks.errors import InputError
+from face_landmarks.images import find_photos
+from face_landmarks.output.folders.groups import TOGETHER, Group, align_groups
 from face_landmarks.output.folders.journal import (
     GIVEN_BOXES,
+    FolderReport,
     Row,
+    Tally,
     append,
-    has_failed,
-    read_rows,
     resume,
     settings_of,
-    size_of,
 )
+from face_landmarks.output.folders.lists import ListSource, Photo, PhotoList, Shard, read_list
 from face_landmarks.output.folders.tables import TABLES, check_free, check_stems, convert, import_pyarrow
-from face_landmarks.results import Faces
-
-Pixels: TypeAlias = "NDArray[np.uint8]"
-
-_TOGETHER: Final = 8  # photos aligned at once: their faces share network batches, their lines one write
-
-
-@dataclass(frozen=True)
-class FolderReport:
-    """Counts of a folder's photos and faces.
-
-    Attributes:
-        images: photos that were aligned, those of earlier runs included.
-        faces: faces found in them.
-        resumed: photos that were done before this run.
-        unreadable: photo -> why it could not be read.
-        failed: photo -> what the detector or the aligner raised.
-    """
-
-    images: int
-    faces: int
-    resumed: int
-    unreadable: dict[str, str]
-    failed: dict[str, str] = field(default_factory=dict)
+from face_landmarks.output.folders.workers import Workers
 
 
 def align_folder(
@@ -65,16 +41,17 @@ def align_folder(
     boxes: Mapping[str, ArrayLike] | None = None,
     recursive: bool = True,
     point_names: bool = False,
-    workers: int = 4,
+    workers: int = 1,
+    shard: str | tuple[int, int] | None = None,
     progress: bool = False,
     use: Callable[[Path], None] | None = None,
 ) -> FolderReport:
     """Find the landmarks of every photo of a folder.
 
     Each photo's result is kept at once as a line of JSON. An interrupted run, even a killed one, resumes when
-    called again. A photo that cannot be read is a line with its "error" and counts as done. A photo at which
-    the detector or the aligner raises is such a line, too; it has "retry": true, and the next run tries it
-    again.
+    called again. A photo that cannot be read is a line with its "error" and counts as done. A photo that is
+    missing, at which the detector or the aligner raises, or at which worker processes die, is such a line,
+    too; it has "retry": true, and the next run tries it again.
 
     =============  ===============================================================================
     `out`          holds
@@ -88,9 +65,9 @@ def align_folder(
     =============  ===============================================================================
 
     Suffixes may be in upper case. Until they are finished, all but the first keep their lines in
-    NAME.json.jsonl, NAME.csv.jsonl, NAME.parquet.jsonl or NAME.pts.jsonl. The settings are "model",
-    "weights" (SHA-256 of the file), "network" (SHA-256 of the weights in use), "detector" and the aligner's
-    options; lines of different settings are not mixed.
+    NAME.json.jsonl, NAME.csv.jsonl, NAME.parquet.jsonl or NAME.pts.jsonl; these stay as long as there are
+    photos to be tried again. The settings are "model", "weights" (SHA-256 of the file), "network" (SHA-256
+    of the weights in use), "detector" and the aligner's options; lines of different settings are not mixed.
 
     Args:
         aligner: with a detector.
@@ -101,78 +78,78 @@ def align_folder(
             the folder, with slashes, or that of the mapping.
         recursive: include subfolders.
         point_names: in .csv and .parquet, columns such as nose_tip_x instead of x_30.
-        workers: threads that decode photos.
+        workers: processes that align photos. One is this process itself. Several are spawned: the aligner is
+            pickled, each has its share of torch's threads, and the file is the same, byte for byte if each
+            has as many threads as one had. A worker that dies is replaced. A script that uses them needs
+            `if __name__ == "__main__":`, as always with `multiprocessing`.
+        shard: "3/16" for the third of 16 parts of the photos, see `Shard`; each part needs an `out` of its
+            own, and `merge_results` joins them.
         progress: show a bar on stderr.
         use: called with the file of lines when it is complete, before it is written in another format.
 
     Raises:
         InputError: no such folder, neither detector nor boxes, a photo without its boxes, an unusable
-            `out`, or one that holds results of other settings or photos, or anything else.
+            `out`, or one that holds results of other settings or photos, or anything else; several workers,
+            and an aligner that cannot be pickled.
         WriteError: `out` cannot be written, or another run is writing it.
+        WorkerError: workers die before they begin.
         MissingDependencyError: .parquet without pyarrow.
         Exception: what the detector or the aligner raised, if it raised at each of the first eight photos.
         KeyboardInterrupt: Ctrl-C; the message says how many photos are done.
     """
-    out = Path(out)
-    if workers < 1:
-        raise InputError(f"workers: expected at least 1, got {workers}")
-    files = _files(folder, recursive)
-    lines, out = _places(out, files)
-    given = None if boxes is None else _given_boxes(files, boxes)
-    if given is None and aligner.detector is None:
-        raise InputError("aligner: expected one with a detector, got detector=None")
-
-    make_folder(lines.parent)
-    with only_run(lines):
-        if lines != out and not lines.exists():
-            check_free(out, files)
-        settings = settings_of(aligner) if given is None else settings_of(aligner) | {"detector": GIVEN_BOXES}
-        done = resume(lines, files, settings, given)
-        append(lines, [])  # the file exists, even if there is no photo
-        waiting = {photo: file for photo, file in files.items() if photo not in done}
-        count = len(files) - len(waiting)  # of photos that are done
-        try:
-            with tqdm(total=len(files), initial=count, unit=" photos", disable=not progress) as bar:
-                decoded, any_done = _decode(waiting, workers), bool(done)
-                while some := list(islice(decoded, _TOGETHER)):
-                    rows = _align(aligner, some, given, any_done)
-                    heads = ({"image": photo, "bytes": size_of(files[photo])} for photo, _ in some)
-                    append(lines, (head | settings | row for head, row in zip(heads, rows, strict=True)))
-                    any_done = True
-                    count += len(some)
-                    bar.update(len(some))
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"{count} of {len(files)} photos done; run it again to go on") from None
-        report = _report(read_rows(lines), len(done))
-        if use is not None:
-            use(lines)
-        if lines != out:
-            layout = aligner.layout
-            convert(lines, out, len(layout), layout.names if point_names else None)
-            remove(lines)
-    return report
-
-
-def _files(
-    folder: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]], recursive: bool
-) -> dict[str, Path]:
-    """The name of each photo in the results -> its file, in order."""
+    part = None if shard is None else Shard.of(shard)
     if isinstance(folder, Mapping):
-        return {name: Path(file) for name, file in folder.items()}
-    photos = find_photos(folder, recursive=recursive)
-    return {photo.relative_to(folder).as_posix(): photo for photo in photos}
+        files = {name: _path(f"file of {name!r}", file) for name, file in folder.items()}
+    else:
+        place = _path("folder", folder)
+        files = {
+            photo.relative_to(place).as_posix(): photo for photo in find_photos(place, recursive=recursive)
+        }
+    photos = PhotoList(files.__iter__, files.get, part, boxes)
+    return _run(aligner, photos, out, workers, progress, point_names, use)
 
 
-def _given_boxes(photos: Iterable[str], boxes: Mapping[str, ArrayLike]) -> dict[str, NDArray[np.float32]]:
-    """The boxes of each photo; raise unless each has its own, if only an empty list."""
-    photos = list(photos)
-    if missing := [photo for photo in photos if photo not in boxes]:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise InputError(f"boxes: expected those of every photo, got none of {missing[0]}{more}")
-    return {photo: check_boxes(boxes[photo]) for photo in photos}
+def align_list(
+    aligner: FaceAligner,
+    photos: ListSource,
+    out: str | os.PathLike[str],
+    *,
+    root: str | os.PathLike[str] = ".",
+    column: str | None = None,
+    point_names: bool = False,
+    workers: int = 1,
+    shard: str | tuple[int, int] | None = None,
+    progress: bool = False,
+) -> FolderReport:
+    """Find the landmarks of listed photos; all else is as in `align_folder`.
+
+    The list may be of any length: it is read as a stream, and 16 bytes are kept of each path, as well as the
+    paths that have an error. Output as .pts files is for shorter lists. A path that is listed twice is
+    aligned once.
+
+    Args:
+        aligner: with a detector.
+        photos: a file of paths, or a list of them. A .csv or .parquet file is a table with a column of
+            paths; any other file has a path on each line, in UTF-8, and empty lines are skipped.
+        out: see `align_folder`; "image" is the path as it is listed.
+        root: folder that relative paths are relative to.
+        column: of a table, "image" by default.
+        point_names: see `align_folder`.
+        workers: see `align_folder`.
+        shard: see `align_folder`.
+        progress: show a bar on stderr.
+
+    Raises:
+        InputError: no such file or column, something that is no path, or as in `align_folder`.
+        Exception: as in `align_folder`.
+    """
+    place = _path("root", root)
+    names = read_list(photos, column)
+    listed = PhotoList(names, lambda name: place / name, None if shard is None else Shard.of(shard))
+    return _run(aligner, listed, out, workers, progress, point_names)
 
 
-def _places(out: Path, photos: Iterable[str]) -> tuple[Path, Path]:
+def places(out: Path, photos: Iterable[str]) -> tuple[Path, Path]:
     """The file of lines and the output; raise if the output's format cannot be written."""
     suffix = out.suffix.lower()
     if suffix == ".jsonl":
@@ -189,72 +166,88 @@ def _places(out: Path, photos: Iterable[str]) -> tuple[Path, Path]:
     return out.with_name(f"{out.name}{'' if suffix else '.pts'}.jsonl"), out
 
 
-def _decode(files: Mapping[str, Path], workers: int) -> Iterator[tuple[str, Pixels | Exception]]:
-    """Each photo, or what was raised when it was read, in order; a few are decoded ahead."""
-
-    def read(photo: str) -> Pixels | Exception:
-        try:
-            return read_image(files[photo])
-        except Exception as error:
-            return error
-
-    with ThreadPoolExecutor(workers) as pool:
-        ahead: deque[tuple[str, Future[Pixels | Exception]]] = deque()
-        for photo in files:
-            ahead.append((photo, pool.submit(read, photo)))
-            if len(ahead) > 2 * workers:
-                first, future = ahead.popleft()
-                yield first, future.result()
-        for first, future in ahead:
-            yield first, future.result()
+def _check(aligner: FaceAligner, photos: PhotoList, workers: int) -> None:
+    """Raise unless this is an aligner that can find faces, and a number of workers."""
+    if not isinstance(aligner, FaceAligner):
+        raise InputError(f"aligner: expected a FaceAligner, got {type(aligner).__name__}")
+    if isinstance(workers, bool) or not hasattr(workers, "__index__") or operator.index(workers) < 1:
+        raise InputError(f"workers: expected a whole number, at least 1, got {workers!r}")
+    if not photos.has_boxes and aligner.detector is None:
+        raise InputError("aligner: expected one with a detector, got detector=None")
 
 
-def _align(
+def _run(
     aligner: FaceAligner,
-    photos: list[tuple[str, Pixels | Exception]],
-    given: Mapping[str, NDArray[np.float32]] | None,
-    any_done: bool,
-) -> Iterator[Row]:
-    """A result or an error for each photo; raise if all of a first, whole group fail."""
-    decoded = [(photo, pixels) for photo, pixels in photos if not isinstance(pixels, Exception)]
-    images = [pixels for _, pixels in decoded]
-    boxes = None if given is None else [given[photo] for photo, _ in decoded]
-    found: list[Faces | Exception] = []
-    try:
-        found += aligner.align_batch(images, boxes)
-    except Exception:  # one photo must not cost the others their results
-        own = repeat(None) if boxes is None else boxes
-        found += [_try_align(aligner, image, box) for image, box in zip(images, own, strict=False)]
-    failures = [result for result in found if isinstance(result, Exception)]
-    if len(failures) == _TOGETHER and not any_done:
-        raise failures[0]
-    results = iter(found)
-    return (_row(pixels if isinstance(pixels, Exception) else next(results)) for _, pixels in photos)
+    photos: PhotoList,
+    out: str | os.PathLike[str],
+    workers: int,
+    progress: bool,
+    point_names: bool,
+    use: Callable[[Path], None] | None = None,
+) -> FolderReport:
+    _check(aligner, photos, workers)
+    lines, target = places(_path("out", out), photos)
+    make_folder(lines.parent)
+    with only_run(lines):
+        if lines != target and not lines.exists():
+            check_free(target, photos)
+        settings = settings_of(aligner) | ({"detector": GIVEN_BOXES} if photos.has_boxes else {})
+        done, tally = resume(lines, photos, settings)
+        resumed = tally.photos
+        before, total = 0, 0
+        for total, name in enumerate(photos, start=1):  # noqa: B007
+            before += name in done
+        groups = _groups(photos.photo(name) for name in photos if done.add(name))
+        bar = tqdm(total=total, initial=before, unit=" photos", disable=not progress)
+        try:
+            with bar, _aligned(aligner, settings, groups, workers) as aligned:
+                append(lines, [])  # the file exists, even if there is no photo
+                for group in aligned:
+                    if group.failure and len(group.lines) == TOGETHER and not tally.photos:
+                        raise group.failure
+                    _write(lines, group, tally)
+                    bar.update(len(group.lines))
+        except KeyboardInterrupt:
+            count = before + tally.photos - resumed
+            raise KeyboardInterrupt(f"{count} of {total} photos done; run it again to go on") from None
+        if use is not None:
+            use(lines)
+        if lines != target:
+            layout = aligner.layout
+            convert(lines, target, len(layout), layout.names if point_names else None)
+            if not tally.failed:
+                remove(lines)
+    return tally.report(resumed)
 
 
-def _try_align(aligner: FaceAligner, image: Pixels, boxes: NDArray[np.float32] | None) -> Faces | Exception:
-    try:
-        return aligner.align(image, boxes)
-    except Exception as error:
-        return error
+def _groups(photos: Iterator[Photo]) -> Iterator[list[Photo]]:
+    while group := list(islice(photos, TOGETHER)):
+        yield group
 
 
-def _row(result: Faces | Exception) -> Row:
-    """What a line says of a photo's result."""
-    if isinstance(result, Faces):
-        return result.to_dict()
-    if isinstance(result, ImageError):
-        return {"error": str(result)}
-    return {"error": f"{type(result).__name__}: {result}", "retry": True}
+@contextmanager
+def _aligned(
+    aligner: FaceAligner, settings: Row, groups: Iterator[list[Photo]], workers: int
+) -> Iterator[Iterator[Group]]:
+    """The lines of each group, in order, from this process or from several."""
+    if workers == 1:
+        with closing(align_groups(aligner, settings, groups)) as aligned:
+            yield aligned
+    else:
+        with Workers(aligner, settings, workers) as pool:
+            yield pool.align(groups)
 
 
-def _report(rows: Iterable[Row], resumed: int) -> FolderReport:
-    images, faces = 0, 0
-    unreadable: dict[str, str] = {}
-    failed: dict[str, str] = {}
-    for row in rows:
-        if "error" in row:
-            (failed if has_failed(row) else unreadable)[row["image"]] = row["error"]
-        else:
-            images, faces = images + 1, faces + len(row["boxes"])
-    return FolderReport(images, faces, resumed, unreadable, failed)
+def _write(lines: Path, group: Group, tally: Tally) -> None:
+    append(lines, (line.text for line in group.lines))
+    for line in group.lines:
+        tally.add(line.photo, line.faces, line.error, line.failed)
+
+
+def _path(name: str, value: Any) -> Path:
+    """A path; raise unless it is one."""
+    if isinstance(value, (str, os.PathLike)):
+        path = os.fspath(value)
+        if isinstance(path, str) and path:
+            return Path(path)
+    raise InputError(f"{name}: expected a path, got {value!r}")

@@ -84,8 +84,14 @@ def check_stems(photos: Iterable[str]) -> None:
     """Raise unless the .pts file of every face has its own name, however many faces a photo has.
 
     Raises:
-        InputError: two photos would share a name.
+        InputError: two photos would share a name, or a photo's path leads out of the folder.
     """
+    photos = set(photos)
+    for photo in photos:
+        if Path(photo).is_absolute() or ".." in Path(photo).parts:
+            raise InputError(
+                f"out: expected relative paths without .., as .pts files are named after them, got {photo}"
+            )
     stems = Counter(str(Path(photo).with_suffix("")) for photo in photos)
     for stem, count in stems.items():
         if count > 1:
@@ -113,7 +119,8 @@ def _write_folder(lines: Path, out: Path) -> None:
                 write_pts(staged / names[-1], landmarks)
         for name in names:
             make_folder((out / name).parent)
-            os.replace(staged / name, out / name)
+            if not (out / name).exists():  # it is of an earlier run, and perhaps corrected since
+                os.replace(staged / name, out / name)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 

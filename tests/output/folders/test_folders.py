@@ -21,7 +21,7 @@ from face_landmarks import MTCNN, FaceAligner, load_model, read_image
 from face_landmarks.benchmarks.annotations import read_folder
 from face_landmarks.cli import main
 from face_landmarks.errors import InputError, MissingDependencyError, WriteError
-from face_landmarks.output.folders import run, tables
+from face_landmarks.output.folders import reading_ahead, tables
 from face_landmarks.output.folders.journal import settings_of
 from face_landmarks.output.folders.run import align_folder
 from face_landmarks.pts import read_pts, write_pts
@@ -430,7 +430,7 @@ def test_a_reader_that_breaks_at_a_photo_costs_no_other_its_result(aligner, phot
             raise MemoryError("too large")
         return read_image(path)
 
-    monkeypatch.setattr(run, "read_image", read)
+    monkeypatch.setattr(reading_ahead, "read_image", read)
     report = align_folder(aligner, photos, tmp_path / "out.jsonl")
     assert report.failed == {"a.jpg": "MemoryError: too large"} and report.images == 3
 
@@ -556,8 +556,6 @@ def test_the_command_lists_what_it_could_not_read(photos, tmp_path, capsys):
     error = capsys.readouterr().err
     assert "broken.jpg" in error and "in 4 photos, 1 unreadable" in error and "failed" not in error
     assert main(["align", str(photos), "--out", "x.jsonl", "--draw", "y.png"]) == 2
-    assert main(["align", str(photos)]) == 2
-    assert "--out" in capsys.readouterr().err
     assert read_image(photos / "a.jpg").shape == (512, 512, 3)
 
 
