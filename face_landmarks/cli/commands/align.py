@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 
 from face_landmarks.aligner import FaceAligner
 from face_landmarks.cli.boxes import Boxes, read_boxes
+from face_landmarks.cli.datasets import align_with_ray, check_no_ray, dataset_options
 from face_landmarks.cli.drawings import Drawings, check_drawing, drawing_options
 from face_landmarks.cli.options import (
     EXIT_CODES,
@@ -41,6 +42,7 @@ _EXAMPLES: Final = f"""examples:
   face-landmarks align photo.jpg --draw drawn.png
   face-landmarks align photos more/*.png --out landmarks.csv --draw drawn
   face-landmarks align photos --out landmarks.jsonl --boxes boxes.csv
+  face-landmarks align s3://bucket/photos --out s3://bucket/landmarks --ray
   curl -L https://example.org/photo.jpg | face-landmarks align -
 
 {EXIT_CODES}"""
@@ -50,7 +52,7 @@ def add_parser(commands: Commands) -> None:
     """Add the command and its arguments."""
     align = commands.add_parser(
         "align",
-        parents=[model_options(), drawing_options()],
+        parents=[model_options(), drawing_options(), dataset_options()],
         help="find the landmarks of photos",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
@@ -90,6 +92,9 @@ def add_parser(commands: Commands) -> None:
 
 
 def _align(options: argparse.Namespace) -> int:
+    if options.ray is not None:
+        return align_with_ray(options)
+    check_no_ray(options)
     if options.out and options.json:
         raise InputError("--json: expected no --out beside it; --out NAME.json writes a list of JSON")
     if options.point_names and Path(options.out or "").suffix.lower() not in (".csv", ".parquet"):

@@ -1,0 +1,198 @@
+"""Photos to align: files of a folder, a pattern or a list, or a column of bytes in Parquet tables."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from typing import Any, NamedTuple, TypeAlias
+
+from face_landmarks._system.extras import import_extra
+from face_landmarks.errors import InputError
+from face_landmarks.images import PHOTO_SUFFIXES
+from face_landmarks.output.cluster.places import Place, has_wildcards, place_of, reading, split_pattern
+
+Source: TypeAlias = "Files | Tables"
+Load: TypeAlias = Callable[[], bytes]
+
+
+class Photo(NamedTuple):
+    """A photo of a source.
+
+    Attributes:
+        name: its name in the results, unique in the source.
+        size: bytes of its file; -1 if they are not known before it is read.
+        table: the Parquet file that holds it.
+        group: its row group in that file...
+        row: ...and its row in that group.
+    """
+
+    name: str
+    size: int = -1
+    table: str = ""
+    group: int = -1
+    row: int = -1
+
+
+@dataclass(frozen=True)
+class Files:
+    """Photos that are files.
+
+    Attributes:
+        root: the folder that relative names start from.
+        prefix: of every name, which is no part of its path: "s3://" for example.
+        photos: all of them, in order.
+    """
+
+    root: Place
+    prefix: str
+    photos: Sequence[Photo]
+
+    def load(self, photos: Sequence[Photo]) -> Iterator[tuple[Photo, Load]]:
+        """Each photo with a function that reads its bytes, and may be called in any thread."""
+        for photo in photos:
+            yield photo, (self.root / photo.name.removeprefix(self.prefix)).read
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Photos that are bytes in a column of Parquet files.
+
+    Attributes:
+        root: the folder of the files.
+        column: of binary values, or of structs with a binary field "bytes", as Hugging Face's data sets are.
+        photos: all of them, in order.
+    """
+
+    root: Place
+    column: str
+    photos: Sequence[Photo]
+
+    def load(self, photos: Sequence[Photo]) -> Iterator[tuple[Photo, Load]]:
+        """Each photo with a function that gives its bytes; the photos of a row group must lie together."""
+        for (table, group), some in groupby(photos, lambda photo: (photo.table, photo.group)):
+            wanted = {photo.row: photo for photo in some}
+            with (self.root / table).filesystem.open_input_file((self.root / table).path) as file:
+                rows = _rows(file, group, self.column)
+                for row in range(max(wanted) + 1):
+                    data = next(rows)
+                    if row in wanted:
+                        yield wanted[row], partial(_bytes, data)
+
+
+def find_photos(
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    column: str | None = None,
+    names: str | None = None,
+    recursive: bool = True,
+    filesystem: object = None,
+) -> Source:
+    """All photos of a source; see `align_dataset` for the arguments.
+
+    Raises:
+        InputError: there is no such source, or two photos have one name.
+    """
+    if names is not None and column is None:
+        raise InputError(f"names: expected it with column, which holds the photos, got {names!r} alone")
+    if not isinstance(source, (str, os.PathLike)):
+        if column is not None:
+            raise InputError("source: expected a file, folder or pattern of Parquet files, got a list")
+        return _listed([os.fspath(path) for path in source], filesystem)
+    place = place_of(source, filesystem)
+    kind = place.kind()
+    if kind == "nothing" and has_wildcards(place.path):
+        folder, pattern = split_pattern(place.path)
+        root = Place(place.filesystem, folder)
+        found = [(name, size) for name, size in root.files() if pattern.match(name)]
+    elif kind == "folder":
+        root, found = place, place.files(recursive)
+    elif kind == "file":
+        folder, name = posixpath.split(place.path)
+        root, found = (
+            Place(place.filesystem, folder),
+            [(name, place.filesystem.get_file_info(place.path).size)],
+        )
+    else:
+        raise InputError(f"source: expected a folder, a file or a pattern, got {place}, which is not there")
+    if column is None:
+        photos = [Photo(*file) for file in found if _suffix(file[0]) in PHOTO_SUFFIXES or kind == "file"]
+        return Files(root, "", photos)
+    tables = [name for name, _ in found if _suffix(name) == ".parquet" or kind == "file"]
+    photos = [photo for table in tables for photo in _photos_of(root, table, column, names)]
+    if names is not None:
+        _check_unique([photo.name for photo in photos])
+    return Tables(root, column, photos)
+
+
+def _listed(paths: list[str], filesystem: object) -> Files:
+    """Photos named one by one, all on the filesystem of the first."""
+    _check_unique(paths)
+    first = place_of(paths[0] if paths else ".", filesystem)
+    prefix = paths[0][: -len(first.path)] if paths and "://" in paths[0] else ""
+    for path in paths:
+        if not path.startswith(prefix) or (not prefix and "://" in path):
+            raise InputError(f"source: expected paths of one filesystem, got {paths[0]!r} and {path!r}")
+    root = Place(first.filesystem, "") if prefix or filesystem is not None else place_of(".")
+    return Files(root, prefix, [Photo(path) for path in paths])
+
+
+def _photos_of(root: Place, table: str, column: str, names: str | None) -> Iterator[Photo]:
+    """The rows of a Parquet file, of which only the metadata and the column of names are read."""
+    parquet = import_extra("pyarrow.parquet", "ray", "Parquet tables")
+    place = root / table
+    with reading(place), place.filesystem.open_input_file(place.path) as file:
+        reader = parquet.ParquetFile(file)
+        for name in filter(None, (column, names)):
+            if name not in reader.schema_arrow.names:
+                got = ", ".join(reader.schema_arrow.names)
+                raise InputError(f"{place}: expected a column {name!r}, got {got}")
+        _check_binary(reader.schema_arrow.field(column), place)
+        number = 0
+        for group in range(reader.num_row_groups):
+            if names is None:
+                labels = [
+                    f"{table}#{number + row}" for row in range(reader.metadata.row_group(group).num_rows)
+                ]
+            else:
+                labels = list(map(str, reader.read_row_group(group, [names]).column(names).to_pylist()))
+            yield from (Photo(label, -1, table, group, row) for row, label in enumerate(labels))
+            number += len(labels)
+
+
+def _rows(file: Any, group: int, column: str) -> Iterator[Any]:
+    """The bytes of each row of a row group, a few in memory at a time."""
+    parquet = import_extra("pyarrow.parquet", "ray", "Parquet tables")
+    for batch in parquet.ParquetFile(file).iter_batches(16, row_groups=[group], columns=[column]):
+        yield from batch.column(0)
+
+
+def _bytes(value: Any) -> bytes:
+    """The bytes of a photo: an Arrow scalar, or the field "bytes" of one."""
+    data = value.as_py()
+    if isinstance(data, dict):
+        data = data["bytes"]
+    return data if isinstance(data, bytes) else b""
+
+
+def _check_binary(field: Any, place: Place) -> None:
+    types = import_extra("pyarrow", "ray", "Parquet tables").types
+    kind = field.type
+    if types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        kind = kind.field("bytes").type
+    if not (types.is_binary(kind) or types.is_large_binary(kind)):
+        raise InputError(f"{place}: expected bytes in column {field.name!r}, got {field.type}")
+
+
+def _check_unique(names: list[str]) -> None:
+    if len(set(names)) < len(names):
+        name = Counter(names).most_common(1)[0][0]
+        raise InputError(f"source: expected photos of different names, got {name!r} more than once")
+
+
+def _suffix(name: str) -> str:
+    return posixpath.splitext(name)[1].lower()

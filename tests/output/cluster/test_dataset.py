@@ -1,0 +1,283 @@
+"""Sets of photos without a cluster: parts run in this process, one after the other, as Ray would run them."""
+
+import json
+import os
+from contextlib import contextmanager
+from functools import partial
+
+import cv2
+import numpy as np
+import pytest
+from pyarrow import dataset as arrow
+
+from face_landmarks import FaceAligner, Faces
+from face_landmarks.cli import main
+from face_landmarks.errors import InputError, MissingDependencyError, WriteError
+from face_landmarks.output.cluster import align_dataset, dataset, ray_cluster, worker
+from face_landmarks.output.cluster.attempts import Attempt
+from face_landmarks.output.cluster.places import place_of
+
+BOX = [[8.0, 6.0, 40.0, 42.0]]
+
+
+class Death(BaseException):
+    """Stands for the end of a worker process: nothing after it runs."""
+
+
+class Detector:
+    """One face in each photo; what photos of some grey levels do is told by `rules`."""
+
+    def __init__(self, rules=None):
+        self.rules, self.seen = rules or {}, []
+
+    def __repr__(self):
+        return "Detector"
+
+    def __call__(self, image):
+        level = int(image[0, 0, 0])
+        self.seen.append(level)
+        if level in self.rules:
+            raise self.rules[level]
+        return np.array(BOX)
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Ray's part, in this process: an actor takes each part in turn, and a new one follows one that dies."""
+
+    @contextmanager
+    def connect(address, share):
+        yield 1
+
+    def run_actors(workers, share, actor, arguments, parts):
+        mine = None
+        for part in parts:
+            while True:
+                mine = mine or actor(*arguments)
+                try:
+                    counts = mine({"part": np.array([part], object)})
+                    break
+                except Death:
+                    mine = None
+            yield json.loads(counts["counts"][0])
+
+    monkeypatch.setattr(dataset, "connect", connect)
+    monkeypatch.setattr(dataset, "run_once", lambda share, function, *words: function(*words))
+    monkeypatch.setattr(dataset, "run_actors", run_actors)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for level in range(10):
+        cv2.imwrite(str(folder / f"{level}.png"), np.full((48, 56, 3), level, np.uint8))
+    return folder
+
+
+def aligner(detector=None):
+    return FaceAligner("shr-fan-68-fast", detector=detector or Detector(), device="cpu", search=False)
+
+
+def rows_of(out):
+    rows = arrow.dataset(out).to_table().to_pylist()
+    assert len({row["image"] for row in rows}) == len(rows), "a photo is there twice"
+    return {row["image"]: row for row in rows}
+
+
+def parts_of(out):
+    return {path.name: path.stat().st_mtime_ns for path in out.glob("part-*.parquet")}
+
+
+def test_every_photo_is_a_row_with_its_faces_or_its_error(here, photos, tmp_path):
+    (photos / "broken.jpg").write_text("not a photo")
+    report = align_dataset(aligner, photos, tmp_path / "out", part_size=4)
+    assert (report.images, report.faces, report.resumed) == (10, 10, 0)
+    assert list(report.unreadable) == ["broken.jpg"] and not report.failed
+    rows = rows_of(tmp_path / "out")
+    assert rows.keys() == {path.name for path in photos.iterdir()}
+    assert "whose format is not known" in rows["broken.jpg"]["error"] and not rows["broken.jpg"]["retry"]
+    for name, row in rows.items():
+        assert row["bytes"] == (photos / name).stat().st_size
+        if name != "broken.jpg":
+            expected = aligner().align(photos / name)
+            found = Faces.from_dict(row)
+            np.testing.assert_allclose(found.landmarks, expected.landmarks, atol=1e-3)
+            np.testing.assert_array_equal(found.boxes, expected.boxes)
+            assert found.landmark_errors.shape == (1, 68)
+
+    manifest = json.loads((tmp_path / "out" / "_manifest.json").read_text())
+    assert manifest["parts"].keys() == parts_of(tmp_path / "out").keys() and len(manifest["parts"]) == 3
+    counts = [manifest[name] for name in ("images", "faces", "unreadable", "failed")]
+    assert counts == [10, 10, 1, 0]
+    assert manifest["settings"]["model"] == "shr-fan-68-fast"
+
+
+def test_a_second_run_aligns_only_new_photos(here, photos, tmp_path):
+    align_dataset(aligner, photos, tmp_path / "out", part_size=4)
+    before = parts_of(tmp_path / "out")
+    cv2.imwrite(str(photos / "new.png"), np.full((48, 56, 3), 77, np.uint8))
+    detector = Detector()
+    report = align_dataset(partial(aligner, detector), photos, tmp_path / "out", part_size=3)
+    assert detector.seen == [77] and (report.images, report.resumed) == (11, 10)
+    assert before.items() < parts_of(tmp_path / "out").items()  # which were not written again
+    assert len(rows_of(tmp_path / "out")) == 11
+
+
+def test_a_run_that_is_killed_loses_only_the_part_in_work(here, photos, tmp_path):
+    stopped = Detector({6: KeyboardInterrupt()})
+    with pytest.raises(KeyboardInterrupt, match="4 of 10 photos done; run it again"):
+        align_dataset(partial(aligner, stopped), photos, tmp_path / "out", part_size=4)
+    (tmp_path / "out" / "_manifest.json").write_text(  # as it was when the run began
+        json.dumps({"settings": json.loads((tmp_path / "out" / "_manifest.json").read_text())["settings"]})
+    )
+    again = Detector()
+    report = align_dataset(partial(aligner, again), photos, tmp_path / "out", part_size=4)
+    assert again.seen == [4, 5, 6, 7, 8, 9] and report.resumed == 4
+    assert len(rows_of(tmp_path / "out")) == 10
+
+
+def test_failed_and_missing_photos_are_tried_again_in_their_part(here, photos, tmp_path):
+    failing = Detector({3: RuntimeError("out of luck")})
+    listed = [str(photos / f"{level}.png") for level in range(5)] + [str(photos / "later.png")]
+    report = align_dataset(partial(aligner, failing), listed, tmp_path / "out", part_size=4)
+    assert report.images == 4 and report.failed.keys() == {listed[3], listed[5]}
+    assert report.failed[listed[3]] == "RuntimeError: out of luck"
+    assert "cannot read" in report.failed[listed[5]]
+    before = parts_of(tmp_path / "out")
+
+    (photos / "later.png").write_bytes((photos / "9.png").read_bytes())
+    detector = Detector()
+    report = align_dataset(partial(aligner, detector), listed, tmp_path / "out", part_size=4)
+    assert sorted(detector.seen) == [3, 9]
+    assert report.images == 6 and report.resumed == 4 and not report.failed
+    assert parts_of(tmp_path / "out").keys() == before.keys() and len(rows_of(tmp_path / "out")) == 6
+
+
+def test_a_photo_that_kills_its_worker_is_left_out_and_the_others_are_done(here, photos, tmp_path):
+    deadly = Detector({5: Death(), 8: Death()})
+    report = align_dataset(partial(aligner, deadly), photos, tmp_path / "out", part_size=10)
+    assert report.images == 8
+    assert report.failed == {f"{level}.png": "the worker process died at this photo" for level in (5, 8)}
+    assert deadly.seen.count(5) == 3 and len(rows_of(tmp_path / "out")) == 10
+    assert not (tmp_path / "out" / "_attempts").exists()
+
+
+def test_an_aligner_that_fails_at_every_photo_ends_the_run(here, photos, tmp_path):
+    failing = Detector({level: RuntimeError("no luck at all") for level in range(10)})
+    with pytest.raises(RuntimeError, match="no luck at all"):
+        align_dataset(partial(aligner, failing), photos, tmp_path / "out", part_size=10)
+
+
+def test_a_part_that_is_committed_is_not_aligned_again(here, photos, tmp_path, monkeypatch):
+    """As where its worker died after the commit, before Ray had its answer."""
+    run = dataset.run_actors
+
+    def twice(workers, share, actor, arguments, parts):
+        yield from run(workers, share, actor, arguments, [*parts, parts[0]])
+
+    monkeypatch.setattr(dataset, "run_actors", twice)
+    detector = Detector()
+    report = align_dataset(partial(aligner, detector), photos, tmp_path / "out", part_size=4)
+    assert sorted(detector.seen) == list(range(10)) and report.images == 10
+
+
+def test_other_results_are_left_as_they_are(here, photos, tmp_path):
+    out = tmp_path / "out"
+    align_dataset(aligner, photos, out)
+    before = parts_of(out)
+    with pytest.raises(InputError, match="expected results of refine True, got False; choose another"):
+        align_dataset(
+            lambda: FaceAligner("shr-fan-68-fast", detector=Detector(), refine=True, search=False),
+            photos,
+            out,
+        )
+    photo = (photos / "3.png").read_bytes()
+    (photos / "3.png").write_bytes(photo + b"longer")
+    with pytest.raises(InputError, match=r"got those of another 3\.png"):
+        align_dataset(aligner, photos, out)
+    (photos / "3.png").write_bytes(photo)
+    (out / "part-copy.parquet").write_bytes((out / min(before)).read_bytes())
+    with pytest.raises(InputError, match=r"expected each photo once, got 0\.png again"):
+        align_dataset(aligner, photos, out)
+    (out / "part-copy.parquet").write_bytes((out / min(before)).read_bytes()[:-20])
+    with pytest.raises(InputError, match=r"part-copy.parquet: expected a place to read from"):
+        align_dataset(aligner, photos, out)
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "precious").touch()
+    with pytest.raises(
+        InputError, match="expected a new folder or one of earlier results, got .* with precious"
+    ):
+        align_dataset(aligner, photos, tmp_path / "else")
+    with pytest.raises(WriteError):
+        align_dataset(aligner, photos, photos / "0.png")
+
+
+def test_arguments_are_checked(here, photos, tmp_path):
+    for name, value in (("part_size", 0), ("workers", 0), ("num_cpus", 0), ("num_gpus", -1)):
+        with pytest.raises(InputError, match=rf"^{name}: expected at least"):
+            align_dataset(aligner, photos, tmp_path / "out", **{name: value})
+    with pytest.raises(InputError, match="expected a FaceAligner or what makes one, got int"):
+        align_dataset(lambda: 3, photos, tmp_path / "out")
+    with pytest.raises(InputError, match="expected one with a detector"):
+        align_dataset(FaceAligner("shr-fan-68-fast", detector=None, device="cpu"), photos, tmp_path / "out")
+
+
+def test_a_cluster_has_as_many_workers_as_fit():
+    for workers, cpus, gpus, expected in ((None, 2, 0, 4), (3, 2, 0, 3), (None, 1, 0.5, 4), (None, 4, 0, 2)):
+        share = ray_cluster.Share(workers, cpus, gpus)
+        assert ray_cluster._count({"CPU": 8.0, "GPU": 2.0}, share) == expected
+    with pytest.raises(
+        InputError, match="expected a cluster with room for a worker of 1 CPUs and 1 GPUs, got 8"
+    ):
+        ray_cluster._count({"CPU": 8.0}, ray_cluster.Share(None, 1, 1))
+
+
+def test_large_photos_are_aligned_in_small_groups():
+    small, large = np.zeros((100, 100, 3), np.uint8), np.zeros((6000, 6000, 3), np.uint8)
+    pixels = [small, small, small, large, large, small, ValueError()]
+    loaded = [worker.Loaded(str(i), 1, image) for i, image in enumerate(pixels)]
+    groups = [[int(photo.name) for photo in group] for group in worker.together(loaded, 3)]
+    assert groups == [[0, 1, 2], [3], [4], [5, 6]]
+
+
+def test_an_attempt_becomes_careful_and_remembers_where_it_ended(tmp_path):
+    out = place_of(tmp_path)
+    assert [Attempt(out, "part").careful for _ in range(3)] == [False, False, True]
+    Attempt(out, "part").begin("a.png")
+    last = Attempt(out, "part")
+    assert last.deadly == ["a.png"] and Attempt(out, "other").deadly == []
+    last.end()
+    assert not Attempt(out, "part").careful
+
+
+def test_the_command_hands_its_arguments_over(here, photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("face_landmarks.cli.datasets.make_aligner", lambda options: aligner())
+    out = tmp_path / "out.parquet"
+    words = ["align", str(photos), "--out", str(out), "--part-size", "4"]
+    assert main([*words, "--ray"]) == 0
+    assert "10 faces in 10 photos, 0 unreadable" in capsys.readouterr().err
+    assert len(rows_of(out)) == 10 and len(parts_of(out)) == 3
+    (photos / "broken.jpg").touch()
+    assert main([*words, "--ray", "auto"]) == 1
+    assert "10 of them earlier, 1 unreadable" in capsys.readouterr().err
+    for more, message in (
+        (["--ray", "--json", "x.json"], "--json: expected no --ray beside it"),
+        (["--column", "photo"], "--column: expected --ray with it"),
+        (["--gpus", "-1", "--ray"], "expected a number from 0 up"),
+    ):
+        try:
+            code = main([*words, *more])
+        except SystemExit as stop:
+            code = stop.code
+        assert code == 2 and message in capsys.readouterr().err
+    assert main(["align", str(photos), "--ray"]) == 2
+    os.mkdir(tmp_path / "empty")
+    assert main(["align", str(tmp_path / "empty"), "--out", str(tmp_path / "none"), "--ray"]) == 3
+
+
+def test_without_ray_the_error_names_the_extra(photos, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with pytest.raises(MissingDependencyError, match=r"shr-fan\[ray\]"):
+        align_dataset(aligner, photos, tmp_path / "out")
