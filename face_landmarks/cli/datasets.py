@@ -12,7 +12,7 @@ from face_landmarks.cli.options import complain, count_faces, make_aligner, posi
 from face_landmarks.errors import InputError
 from face_landmarks.output.cluster import align_dataset
 
-_NOT_WITH_RAY: Final = ("json", "draw", "boxes_file")
+_NOT_WITH_RAY: Final = ("json", "draw", "boxes_file", "point_names")
 _SHOWN: Final = 20  # problems; the results have all of them
 
 
@@ -73,7 +73,8 @@ def align_with_ray(options: argparse.Namespace) -> int:
         raise InputError(f"--out: expected a folder for Parquet files, got {options.out!r}")
     for name in _NOT_WITH_RAY:
         if getattr(options, name):
-            raise InputError(f"--{name.removesuffix('_file')}: expected no --ray beside it")
+            word = name.removesuffix("_file").replace("_", "-")
+            raise InputError(f"--{word}: expected no --ray beside it")
     if os.path.exists(options.model):
         options.model = os.path.abspath(options.model)  # workers run elsewhere
     options.device = options.device or ("cuda" if options.gpus else "cpu")
