@@ -6,7 +6,6 @@ import copy
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, TypeVar
 
@@ -25,9 +24,9 @@ from face_landmarks.detection.rotations import Rotations
 from face_landmarks.detection.upright import upright_faces
 from face_landmarks.errors import DetectorError, InputError
 from face_landmarks.images import ChannelOrder, ImageSource, read_image
-from face_landmarks.locating.locate import Located, Locator
+from face_landmarks.locating.batches import align_photos
+from face_landmarks.locating.locate import Locator
 from face_landmarks.locating.photos import Photo, check_several, rows_of
-from face_landmarks.locating.search import locate_with_search
 from face_landmarks.models.registry import DEFAULT_MODEL
 from face_landmarks.models.weights import LandmarkModel, load_model
 from face_landmarks.results import FaceHeatmaps, Faces
@@ -132,8 +131,8 @@ class FaceAligner:
         self.layout = self._locator.layout
         self.crop_size = self._locator.crop_size
         self.heatmap_to_crop = self._locator.heatmap_to_crop
-        if refine and not self.layout.tells_its_box:
-            raise InputError(f"refine: expected a layout with the line of the jaw, got {self.layout.name}")
+        if refine and not self.layout.has_jaw:
+            raise InputError(f"refine: expected a layout with the jaw, got {self.layout.name}")
         self._detector = detector
 
     def __repr__(self) -> str:
@@ -286,7 +285,8 @@ class FaceAligner:
     def export(self, path: str | os.PathLike[str], *, decode: bool = False) -> Path:
         """Write the network as ONNX in float32, for any batch size; `docs/export.md` shows its use.
 
-        The file's metadata tells the crop rule, layout, lean and licence. It holds the weights as they
+        The file's metadata states the crop rule, the layout, the label offset of the training data (`lean`
+        of the card) and the licence. It holds the weights as they
         were loaded, whatever type and backend this aligner computes with. Its answers on a real face are
         compared with torch's in float32, to 0.001 crop pixels, if ONNX Runtime is installed.
 
@@ -322,7 +322,9 @@ class FaceAligner:
             turned = np.zeros(len(given), np.float32) if rolls is None else check_rolls(rolls, len(given))
             return Photo(pixels, given, np.ones(len(given), np.float32), given, turned)
         if rolls is not None:
-            raise InputError("rolls: expected them with boxes, as a detector tells its own, got no boxes")
+            raise InputError(
+                "rolls: expected None without boxes, as detectors give their own, got rolls alone"
+            )
         found = run_detector(self._need_detector(), pixels)
         return Photo(pixels, found.boxes, found.scores, *upright_faces(found))
 
@@ -333,41 +335,4 @@ class FaceAligner:
 
     def _align_photos(self, photos: Iterable[Photo]) -> list[Faces]:
         """The faces of photos, in batches across photos."""
-        done: list[Photo] = []
-
-        def faces() -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32], np.float32]]:
-            for photo in photos:
-                done.append(photo.without_pixels())  # which are kept only until their batch is done
-                for box, roll in zip(photo.upright, photo.rolls, strict=True):
-                    yield photo.pixels, box, roll
-
-        parts = [self._align_faces(batch) for batch in _batched(faces(), self.batch_size)]
-        found = Located.concatenate([Located.empty(len(self.layout)), *parts])
-        results, start = [], 0
-        for photo in done:
-            mine = slice(start, start + len(photo.boxes))
-            landmarks, scores, errors = (part[mine].numpy() for part in found)
-            results.append(Faces(landmarks, scores, photo.boxes, photo.scores, self.layout, errors))
-            start = mine.stop
-        return results
-
-    def _align_faces(
-        self, faces: Sequence[tuple[NDArray[np.uint8], NDArray[np.float32], np.float32]]
-    ) -> Located:
-        """The landmarks of B faces, each given by its photo, its upright box (4,) and its roll in degrees."""
-        photos, boxes, rolls = zip(*faces, strict=True)
-        return locate_with_search(
-            self._locator,
-            photos,
-            torch.from_numpy(np.stack(boxes)),  # (B, 4)
-            torch.from_numpy(np.radians(np.array(rolls, np.float32))),  # (B,)
-            refine=self.refine,
-            search=self.search,
-        )
-
-
-def _batched(faces: Iterable[_T], size: int) -> Iterator[list[_T]]:
-    """Lists of `size`; the last one may be shorter."""
-    faces = iter(faces)
-    while batch := list(islice(faces, size)):
-        yield batch
+        return align_photos(self._locator, photos, self.batch_size, refine=self.refine, search=self.search)

@@ -54,8 +54,8 @@ class Layout:
         return len(self.names)
 
     @property
-    def tells_its_box(self) -> bool:
-        """Whether the landmarks reach from jaw to eyebrows, as `geometry.boxes_from_landmarks` requires."""
+    def has_jaw(self) -> bool:
+        """Whether the contour of the jaw is annotated; `geometry.boxes_from_landmarks` needs it."""
         return "jaw" in self.groups
 
     @cached_property

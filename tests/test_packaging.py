@@ -113,3 +113,32 @@ def test_the_workflow_tests_the_python_versions_that_setup_names():
 def test_the_citation_is_of_this_version():
     text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"\nversion: {face_landmarks.__version__}\n" in text
+
+
+def test_the_citation_has_a_date_and_that_of_the_changelog_once_released():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    (date,) = re.findall(r"^date-released: (\d{4}-\d{2}-\d{2})$", text, re.MULTILINE)
+    heading = re.search(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert heading is not None
+    assert "unreleased" in heading[1] or date in heading[1]
+
+
+def test_every_extra_is_installed_in_its_lowest_versions_by_a_job():
+    def packages(extra):
+        return {Requirement(line).name for line in EXTRAS[extra].splitlines() if line}
+
+    workflow = (ROOT / ".github/workflows/test.yml").read_text(encoding="utf-8")
+    jobs = re.findall(r"- extra: (\w+)\n +tests: (\S+)", workflow)
+    assert all((ROOT / tests).exists() for _, tests in jobs)
+    installed = packages("test").union(*(packages(extra) for extra, _ in jobs))
+    for extra in EXTRAS.keys() - FOR_DEVELOPERS:
+        assert packages(extra) <= installed, extra
+
+
+def test_nothing_is_published_untested():
+    workflow = (ROOT / ".github/workflows/publish.yml").read_text(encoding="utf-8")
+    assert "uses: ./.github/workflows/test.yml\n" in workflow
+    assert re.search(r"^  build:\n    needs: test\n", workflow, re.MULTILINE)
+    assert re.search(r"^  publish:\n    needs: build\n", workflow, re.MULTILINE)
+    tests = (ROOT / ".github/workflows/test.yml").read_text(encoding="utf-8")
+    assert re.search(r"^  workflow_call:", tests, re.MULTILINE)

@@ -1,7 +1,7 @@
 """Other landmark libraries as work to be timed by benchmark.py: each on one face, if it is installed.
 
-face-alignment 1.5    its FAN-4 with random weights, for its own cannot always be downloaded: the
-                      same work; its crop and decoder, with and without its mirrored second look
+face-alignment 1.5    its FAN-4 with random weights, as the published ones may not be at hand: the
+                      same work; its crop and decoder, with and without averaging with the mirrored face
 dlib                  with the 68-point model of face_recognition_models; its HOG detector
 mediapipe             FaceMesh, detection included
 PFLD                  an ONNX file of one's own, by ONNX Runtime, without cropping

@@ -1,4 +1,4 @@
-"""Forked processes: torch's threads stay in the parent, and a child would wait for them for ever.
+"""Forked processes: a child has none of torch's threads and would wait for them forever, so it uses one.
 
 The package imports this module at once, so that a fork between that import and torch's is noticed, too.
 """

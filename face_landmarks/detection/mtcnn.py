@@ -231,9 +231,9 @@ def _pyramid(image: Image, scale: float, factor: float) -> Iterator[Image]:
 
 
 def _round_up(count: int) -> int:
-    """The next of 4 numbers to each doubling.
+    """The count, rounded up to one of four sizes per power of two: ..., 8, 10, 12, 14, 16, 20, ...
 
-    oneDNN keeps a program for every shape it ever saw; so there are few.
+    oneDNN caches a compiled program for every shape that it has seen; this keeps their number small.
     """
     step = 1 << max(0, count.bit_length() - 3)
     return -(-count // step) * step

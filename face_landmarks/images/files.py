@@ -110,7 +110,7 @@ def _open(file: IO[bytes], name: str) -> Image.Image:
                 return factory(file, "")
             except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
                 raise ImageError(f"image: {error}") from error  # raised by decoders before Pillow's own check
-            except Exception as error:  # the way a reader says that a file is not its own
+            except Exception as error:  # how a reader refuses a file
                 if claimed:
                     problem = f"whose format is {kind}, damaged or of an unknown kind: {error}"
     if prefix[4:8] == b"ftyp" and prefix[8:12] in _HEIC_BRANDS:
@@ -123,7 +123,7 @@ def _open(file: IO[bytes], name: str) -> Image.Image:
 
 
 def _claims(accepts: Callable[[bytes], object] | None, prefix: bytes) -> bool:
-    """Whether a reader of Pillow takes a file that begins so for its own."""
+    """Whether a reader of Pillow recognises a file by its first bytes."""
     try:
         return accepts is not None and accepts(prefix) is True
     except Exception:  # some fail for a file of a few bytes

@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from face_landmarks.geometry import crop_matrices, mirror_matrix, resize_matrix, transform_points, warp
-from face_landmarks.heatmap import decode_heatmaps
+from face_landmarks.geometry import mirror_matrix, resize_matrix, transform_points, warp
 from face_landmarks.layouts import Layout, get_layout
 from face_landmarks.models.card import ModelCard
 from face_landmarks.models.confidence import expected_errors
@@ -52,7 +51,7 @@ class Located(NamedTuple):
         return Located(*(part[rows] for part in self))
 
     def replaced(self, rows: Tensor, others: Located) -> Located:
-        """The same, but for the faces of these rows (C,), which are others."""
+        """A copy in which the faces of these rows (C,) are replaced by C others."""
         if not len(rows):
             return self
         return Located(*(old.index_copy(0, rows, new) for old, new in zip(self, others, strict=True)))
@@ -99,9 +98,7 @@ class Locator:
             boxes: (B, 4), upright face boxes.
             rolls: (B,) radians, by which each box is turned about its centre, clockwise on the screen.
         """
-        image_to_crop = crop_matrices(
-            boxes, self.crop_size, self.card.crop_scale, self.card.crop_shift, rolls
-        )  # (B, 3, 3)
+        image_to_crop = self.card.image_to_crop(boxes, rolls)  # (B, 3, 3)
         crops = warp(photos, image_to_crop, self.crop_size, self.device)
         points, scores = self.locate_in_crops(crops)
         pixel = 1 / torch.linalg.det(image_to_crop).sqrt()  # (B,) image pixels in a crop pixel
@@ -134,13 +131,11 @@ class Locator:
             rolls: (N,) radians, as in `locate`.
             batch_size: crops per call of the network.
         """
-        image_to_crop = crop_matrices(
-            boxes, self.crop_size, self.card.crop_scale, self.card.crop_shift, rolls
-        )  # (N, 3, 3)
+        image_to_crop = self.card.image_to_crop(boxes, rolls)  # (N, 3, 3)
         crops = warp(pixels, image_to_crop, self.crop_size)  # (N, 3, S, S)
         batches = torch.split(crops, batch_size)
         heatmaps = torch.cat([self.network(b).float().cpu() for b in batches])  # (N, K, H, W)
-        points, _ = decode_heatmaps(heatmaps, window=self.card.window, temperature=self.card.temperature)
+        points, _ = self.card.decode(heatmaps)
         return FaceHeatmaps(
             crops=(255 * crops).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy(),
             heatmaps=heatmaps.numpy(),
@@ -151,12 +146,12 @@ class Locator:
 
     def decode(self, heatmaps: Tensor) -> tuple[Tensor, Tensor]:
         """Landmarks in crop pixels (B, K, 2) and their scores (B, K), on the CPU."""
-        points, scores = decode_heatmaps(heatmaps, window=self.card.window, temperature=self.card.temperature)
+        points, scores = self.card.decode(heatmaps)
         found = torch.cat((points, scores.unsqueeze(-1)), dim=-1).cpu()  # (B, K, 3): one transfer
         return transform_points(self.heatmap_to_crop, found[..., :2]), found[..., 2]
 
     def _restore_lean(self, points: Tensor) -> Tensor:
-        """Points with the card's `lean` added: the labels' shift to the right, which the mirror cancels."""
+        """Points with the offset of the training labels, the card's `lean`, which mirroring cancels."""
         right, left = self.layout.eye_corners
         inter_ocular = (points[:, left] - points[:, right]).norm(dim=-1)  # (B,)
         offset = torch.zeros_like(points)

@@ -50,7 +50,7 @@ class Photo(NamedTuple):
 
     @classmethod
     def unreadable(cls) -> Photo:
-        """What stands for a photo that has no result: no pixels and no faces."""
+        """The entry of a photo that could not be read: no pixels and no faces."""
         boxes, scores = np.empty((0, 4), np.float32), np.empty(0, np.float32)
         return cls(_NOTHING, boxes, scores, boxes, scores)
 

@@ -1,17 +1,17 @@
-"""Doubtful faces are located again: upright, then turned by quarters, and checked against themselves.
+"""Doubtful faces are located again, upright and turned, and then checked.
 
-A face whose mean landmark score is low lies crooked in its crop, is turned on its side or upside down, is
-hidden, or is no face. The passes over it are these; each is one run of the network on one crop:
+A low mean score means that the face is tilted in its crop, lies on its side or upside down, is hidden, or
+is no face. These passes follow; each is one run of the network on one crop:
 
-    first       the box as it is given
-    upright     the crop made from the landmarks of the first pass; kept if its score is higher
-    quarters    if the score is still low: the box turned by 90, 180 and 270 degrees. The best of the three,
-                if it scores higher, is located upright again. It replaces the answer so far only if it
-                scores higher by a margin: a wrong answer that lies turned costs more than a right one gains
-    check       the crop made from the landmarks of the answer: a right answer is found again where it was.
-                If landmarks move by more than a tolerance, the scores are lowered in proportion
+    first       the given box
+    upright     a crop made from the landmarks of the first pass; the answer with the higher score is kept
+    quarters    if the score is still low: the box turned by 90, 180 and 270 degrees. If the best of the three
+                scores higher, it is located upright again, and replaces the answer so far only if its score
+                is higher by a margin, as a wrong turn does more harm than a right one does good
+    check       a crop made from the landmarks of the answer. A right answer comes out at the same place; if
+                landmarks move by more than a tolerance, the scores are lowered in proportion
 
-`examples/lab/measure_search.py` prints what the margin and the tolerance are chosen by.
+`examples/lab/measure_search.py` measures what the margin and the tolerance are chosen by.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from face_landmarks.locating.locate import Located, Locator
 
 _MARGIN: Final = 0.1  # of mean score, by which a turned answer must surpass the one that is not
 _TOLERANCE: Final = 0.01  # of the box's size (root of its area), by which landmarks may move in the check
-_SMALLEST_FACE: Final = 0.25  # of the box that was given; landmarks in a heap are no face
+_SMALLEST_FACE: Final = 0.25  # of the box that was given; smaller ones have collapsed and are no face
 
 
 def locate_with_search(
@@ -69,7 +69,7 @@ def locate_with_search(
 def _search_turned(
     locator: Locator, best: Located, photos: Sequence[NDArray[np.uint8]], boxes: Tensor, rolls: Tensor
 ) -> Located:
-    """The best answer for B doubtful faces, those turned by quarters from their boxes included."""
+    """The best answer for B doubtful faces, after their boxes were also tried turned by quarters."""
     lying, quarter = quarter_turned(boxes), math.pi / 2
     turned = locator.locate(photos, lying, rolls + quarter)
     every = torch.ones(len(boxes), dtype=torch.bool, device="cpu")
@@ -83,18 +83,18 @@ def _search_turned(
 
 
 def _checked(locator: Locator, found: Located, photos: Sequence[NDArray[np.uint8]], boxes: Tensor) -> Located:
-    """The answers for B faces; those that are not found again where they were get lower scores.
+    """The answers for B faces, with lower scores where a second look finds the landmarks elsewhere.
 
     The expected error of a landmark is at least the distance that it moved.
     """
-    if not locator.layout.tells_its_box:
+    if not locator.layout.has_jaw:
         return found
     every = torch.ones(len(boxes), dtype=torch.bool, device="cpu")
     again = _upright(locator, found, every, photos, boxes)
     moved = (again.landmarks - found.landmarks).norm(dim=2)  # (B, K) pixels
     size = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt()
     allowed, mean = _TOLERANCE * size, moved.mean(dim=1)
-    trust = torch.where(mean <= allowed, 1.0, allowed / mean).float()  # (B,); a heap has moved by infinity
+    trust = torch.where(mean <= allowed, 1.0, allowed / mean).float()  # (B,); 0 where they collapsed
     return Located(
         found.landmarks,
         found.scores * trust.unsqueeze(1),
@@ -107,12 +107,12 @@ def _upright(
 ) -> Located:
     """The chosen (B,) faces, located again at upright crops made from their landmarks: C of them.
 
-    Where landmarks lie in a heap, which has no box, the new ones are at infinity with scores of 0. Layouts
-    without the line of the jaw, whose landmarks tell no box, give their answer so far.
+    Landmarks that have collapsed to a small area give no box: the new ones are then at infinity with scores
+    of 0. For layouts without the jaw, from which no box can be made, this is the answer so far.
     """
     rows = chosen.nonzero().squeeze(1)
     before = found.of(rows)
-    if not locator.layout.tells_its_box:
+    if not locator.layout.has_jaw:
         return before
     upright, rolls = upright_boxes(before.landmarks, locator.layout.eyes)
     shaped = _sides(upright) > _SMALLEST_FACE * _sides(boxes[rows])
@@ -129,7 +129,7 @@ def _upright(
 
 
 def _keep_better(first: Located, chosen: Tensor, second: Located, margin: float = 0.0) -> Located:
-    """The first answers for B faces, but for those of the chosen (B,) where a second one scores higher.
+    """The first answers for B faces, replaced among the chosen (B,) where the second one scores higher.
 
     Args:
         first: B answers.

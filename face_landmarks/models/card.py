@@ -9,8 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from torch import Tensor
+
 from face_landmarks._system.frozen import FrozenMapping
 from face_landmarks.errors import InputError, WeightsFormatError
+from face_landmarks.geometry import crop_matrices
+from face_landmarks.heatmap import decode_heatmaps
 from face_landmarks.layouts import LAYOUTS
 from face_landmarks.models.hourglass import HourglassConfig
 from face_landmarks.models.weights_file import WeightsFile
@@ -129,6 +133,19 @@ class ModelCard:
     def _expect(self, holds: bool, field: str, expected: str, got: object) -> None:
         if not holds:
             raise WeightsFormatError(f"card of {self.name}: {field}: expected {expected}, got {got!r}")
+
+    def image_to_crop(self, boxes: Tensor, rolls: Tensor | None = None) -> Tensor:
+        """How the model's crops are cut: (B, 3, 3) float64.
+
+        Args:
+            boxes: (B, 4) face boxes in pixels of the image.
+            rolls: (B,) radians, by which each box is turned about its centre, clockwise on the screen.
+        """
+        return crop_matrices(boxes, self.network.crop_size, self.crop_scale, self.crop_shift, rolls)
+
+    def decode(self, heatmaps: Tensor) -> tuple[Tensor, Tensor]:
+        """Points (B, K, 2) in cells and scores (B, K) of the model's heatmaps (B, K, H, W)."""
+        return decode_heatmaps(heatmaps, window=self.window, temperature=self.temperature)
 
     def to_dict(self) -> dict[str, Any]:
         """The card as values that JSON can represent; `from_dict` reads it back."""

@@ -290,7 +290,7 @@ def _mirrored(urls: Sequence[str]) -> Sequence[str]:
 
 
 def _is_safe(url: str) -> bool:
-    """Whether nobody on the way can change what is sent: https, or the local host."""
+    """Whether a URL is encrypted, or of this machine."""
     local = r"http://(localhost|127(\.\d+){3}|\[::1\])(:\d+)?(/.*)?"
     return re.fullmatch(f"https://.+|{local}", url, re.IGNORECASE) is not None
 

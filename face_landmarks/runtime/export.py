@@ -25,8 +25,7 @@ from face_landmarks._system.arguments import check_flag, check_path
 from face_landmarks._system.extras import import_extra
 from face_landmarks._system.files import write_whole
 from face_landmarks.errors import ExportError
-from face_landmarks.geometry import crop_matrices, transform_points, warp
-from face_landmarks.heatmap import decode_heatmaps
+from face_landmarks.geometry import transform_points, warp
 from face_landmarks.images import read_image
 from face_landmarks.layouts import get_layout
 from face_landmarks.models.card import ModelCard
@@ -140,7 +139,7 @@ def _check(
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
     def read(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
-        points, scores = _decode(heatmaps, card)
+        points, scores = card.decode(heatmaps)
         return transform_points(heatmap_to_crop, points), scores
 
     crops = _portraits(card)
@@ -164,14 +163,7 @@ def _check(
     _log.info("%s: within %.1g crop pixels of torch on %d crops", card.name, worst, len(crops))
 
 
-def _decode(heatmaps: Tensor, card: ModelCard) -> tuple[Tensor, Tensor]:
-    """Points (B, K, 2) in cells and scores (B, K)."""
-    return decode_heatmaps(heatmaps, window=card.window, temperature=card.temperature)
-
-
 def _portraits(card: ModelCard) -> Tensor:
     """Crops (3, 3, S, S) of one real face, as three boxes of it give them."""
-    size = card.network.crop_size
     boxes = torch.tensor(_BOXES, dtype=torch.float64, device="cpu")
-    image_to_crop = crop_matrices(boxes, size, card.crop_scale, card.crop_shift)
-    return warp(read_image(_PORTRAIT), image_to_crop, size)
+    return warp(read_image(_PORTRAIT), card.image_to_crop(boxes), card.network.crop_size)

@@ -22,7 +22,6 @@ from torch import Tensor
 from face_landmarks._system.compiling import compiled
 from face_landmarks.errors import InputError
 from face_landmarks.geometry import resize_matrix, sample, transform_points
-from face_landmarks.heatmap import decode_heatmaps
 from face_landmarks.models.weights import LandmarkModel
 from face_landmarks.training.config import TrainConfig
 
@@ -101,7 +100,7 @@ class Teacher:
         with autocast():
             heatmaps = self.forward(crops.contiguous(memory_format=torch.channels_last))
         heatmaps = heatmaps.float().contiguous()
-        points, _ = decode_heatmaps(heatmaps, window=self.card.window, temperature=self.card.temperature)
+        points, _ = self.card.decode(heatmaps)
         return self.resample(heatmaps), transform_points(torch.linalg.inv(self.heatmap_to_heatmap), points)
 
     def resample(self, heatmaps: Tensor) -> Tensor:

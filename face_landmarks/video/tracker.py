@@ -129,7 +129,7 @@ class FaceTracker:
         self._filter_options = (frame_rate, min_cutoff, speed_gain)
         OneEuroFilter(*self._filter_options)  # which checks them
         self.aligner = FaceAligner(DEFAULT_VIDEO_MODEL) if aligner is None else aligner
-        if not self.aligner.layout.tells_its_box:
+        if not self.aligner.layout.has_jaw:
             raise InputError(
                 f"aligner: expected a layout with the line of the jaw, got {self.aligner.layout.name}"
             )

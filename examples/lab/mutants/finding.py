@@ -10,8 +10,8 @@ MUTANTS = [
     # the aligner
     (
         "results are those of the first photo",
-        "aligner.py",
-        "            start = mine.stop\n",
+        "locating/batches.py",
+        "        start = mine.stop\n",
         "",
         ALIGNER,
     ),
@@ -31,7 +31,7 @@ MUTANTS = [
     ),
     (
         "the rest of a batch is lost",
-        "aligner.py",
+        "locating/batches.py",
         "while batch := list(islice(faces, size)):",
         "while len(batch := list(islice(faces, size))) == size:",
         ALIGNER,
@@ -45,7 +45,7 @@ MUTANTS = [
     ),
     (
         "results have the upright boxes, not the detector's",
-        "aligner.py",
+        "locating/batches.py",
         "Faces(landmarks, scores, photo.boxes, photo.scores,",
         "Faces(landmarks, scores, photo.upright, photo.scores,",
         ALIGNER,
@@ -80,7 +80,7 @@ MUTANTS = [
         ALIGNER,
     ),
     (
-        "the lean is not put back after the mirror",
+        "the label offset is not put back after the mirror",
         "locating/locate.py",
         "            points = self._restore_lean(points)\n",
         "",
@@ -96,22 +96,21 @@ MUTANTS = [
     ),
     (
         "the card's window is ignored",
-        "locating/locate.py",
-        "points, scores = decode_heatmaps(heatmaps, window=self.card.window, "
-        "temperature=self.card.temperature)",
-        "points, scores = decode_heatmaps(heatmaps, temperature=self.card.temperature)",
+        "models/card.py",
+        "decode_heatmaps(heatmaps, window=self.window, temperature=self.temperature)",
+        "decode_heatmaps(heatmaps, temperature=self.temperature)",
         ALIGNER,
     ),
     # the search
     (
-        "any heap of landmarks is a face",
+        "landmarks of any size are a face",
         "locating/search.py",
         "shaped = _sides(upright) > _SMALLEST_FACE * _sides(boxes[rows])",
         "shaped = _sides(upright) >= 0",
         ALIGNER,
     ),
     (
-        "a heap of landmarks that is no single point is a face",
+        "landmarks that cover little more than a point are a face",
         "locating/search.py",
         "_SMALLEST_FACE: Final = 0.25",
         "_SMALLEST_FACE: Final = 0.0",

@@ -119,7 +119,13 @@ MUTANTS = [
         EXPORT,
     ),
     ("refine is dropped", "aligner.py", 'for name in ("flip", "refine"):', 'for name in ("flip",):', EXPORT),
-    ("the file does not tell the lean", "runtime/export.py", '"lean": json.dumps(card.lean),', "", EXPORT),
+    (
+        "the file does not state the label offset",
+        "runtime/export.py",
+        '"lean": json.dumps(card.lean),',
+        "",
+        EXPORT,
+    ),
     (
         "the file does not tell the licence",
         "runtime/export.py",
