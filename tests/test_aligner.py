@@ -421,7 +421,7 @@ def test_a_detector_that_raises_raises_its_own_error_by_default():
 
 def test_rolls_without_boxes_or_of_another_number_are_refused():
     aligner, photo, box = spot_finder(lambda image: []), photo_with_a_dot(5, 5), [(0, 0, 9, 9)]
-    with pytest.raises(InputError, match="rolls: expected them with boxes"):
+    with pytest.raises(InputError, match="rolls: expected None without boxes"):
         aligner.align(photo, rolls=[90])
     with pytest.raises(InputError, match=r"rolls: expected shape \(1,\)"):
         aligner.align(photo, box, rolls=[90, 90])
