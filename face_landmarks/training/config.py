@@ -248,6 +248,28 @@ RECIPES: dict[str, TrainConfig] = {
         steps=2600,
         validate_every=130,
     ),
+    # Distilled by labels: its second set holds faces that the best model labelled, see docs/training.md.
+    "shr-fan-68-tiny": TrainConfig(
+        network=HourglassConfig(
+            stacks=1,
+            features=64,
+            depth=3,
+            crop_size=96,
+            heatmap_size=24,
+            norm="after",
+            stem_pool="blur",
+            waist=2,
+        ),
+        window=7,
+        steps=10000,
+        ema_decay=0.999,
+        coordinate_weight=1.5,
+        coordinate_norm="l2",
+        siamese_weight=0.0,
+        large_pose_share=0.4,
+        augment=AugmentConfig(rotation=15.0, turned=0.12),
+        validate_every=500,
+    ),
     # For a CPU with bfloat16 matrix units, which a wide network uses better than a deep one. Most of
     # the training can be done on crops of 128 px, and continued from there with --init.
     "shr-fan-68": TrainConfig(
