@@ -42,6 +42,7 @@ if TYPE_CHECKING:  # for type checkers; when the program runs, the table below s
     from face_landmarks.models.weights import LandmarkModel, load_model
     from face_landmarks.output.crops import align_faces, five_points, head_pose
     from face_landmarks.output.drawing import draw_faces
+    from face_landmarks.output.folders.merge import merge_results
     from face_landmarks.output.folders.run import align_folder, align_list
     from face_landmarks.output.openness import eye_openness, mouth_openness
     from face_landmarks.output.plotting import plot_faces, plot_heatmaps
@@ -93,6 +94,7 @@ __all__ = [
     "head_pose",
     "list_models",
     "load_model",
+    "merge_results",
     "mouth_openness",
     "plot_faces",
     "plot_heatmaps",
@@ -115,6 +117,7 @@ _PLACES = {
     "models.weights": "LandmarkModel load_model",
     "output.crops": "align_faces five_points head_pose",
     "output.drawing": "draw_faces",
+    "output.folders.merge": "merge_results",
     "output.folders.run": "align_folder align_list",
     "output.openness": "eye_openness mouth_openness",
     "output.plotting": "plot_faces plot_heatmaps",

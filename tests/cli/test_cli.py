@@ -154,7 +154,19 @@ def test_photos_that_were_done_before_an_error_are_kept(capsys, stopping, monkey
         (["align", "-", "-"], "expected '-' once"),
         (["align", "-", "--out", "out.jsonl"], "expected photos in files, got '-'"),
         (["align", ASTRONAUT, "--device", "toaster"], "toaster"),
-        (["align"], "the following arguments are required: PHOTO"),
+        (["align"], "the following arguments are required: PHOTO, or --list FILE"),
+        (["align", ASTRONAUT, "--workers", "2"], "--workers: expected --out with it"),
+        (
+            ["align", ASTRONAUT, "--workers", "0", "--out", "o.jsonl"],
+            "expected a whole number above 0, got '0'",
+        ),
+        (["align", ASTRONAUT, "--shard", "1/2"], "--shard: expected --out with it"),
+        (["align", ASTRONAUT, "--shard", "3/2", "--out", "o.jsonl"], "expected NUMBER/COUNT, such as '3/16'"),
+        (["align", ASTRONAUT, "--root", "."], "--root: expected --list with it"),
+        (["align", "--list", "photos.txt"], "--list: expected --out with it"),
+        (["align", ASTRONAUT, "--list", "l.txt", "--out", "o.jsonl"], "PHOTO: expected no --list beside it"),
+        (["align", "--list", "none.txt", "--out", "o.jsonl"], "none.txt: expected a list of photos"),
+        (["merge", "none.jsonl", "--out", "o.csv"], "parts: expected .jsonl files, got none.jsonl"),
         (["align", ASTRONAUT, "--backend", "tensorflow"], "argument --backend: invalid choice"),
         (["align", ASTRONAUT, "--nonsense"], "unrecognized arguments: --nonsense"),
         (["nonsense"], "invalid choice: 'nonsense'"),
@@ -200,7 +212,7 @@ def test_every_argument_has_a_help():
         for action in parser._actions:
             if isinstance(action, argparse._SubParsersAction):
                 parsers += action.choices.values()
-                assert len(action._choices_actions) == len(action.choices) == 8
+                assert len(action._choices_actions) == len(action.choices) == 9
             else:
                 assert action.help, (parser.prog, action.dest)
     assert all(parser.description for parser in parsers)

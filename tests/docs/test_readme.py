@@ -141,6 +141,7 @@ PUBLIC_NAMES = [
     "head_pose",
     "list_models",
     "load_model",
+    "merge_results",
     "mouth_openness",
     "plot_faces",
     "plot_heatmaps",

@@ -112,8 +112,8 @@ MUTANTS = [
     (
         "a stopped folder does not count its photos",
         "output/folders/run.py",
-        "                    count += len(some)\n",
-        "",
+        "            count = before + tally.photos - resumed",
+        "            count = before",
         f"{COMMANDS}::test_ctrl_c_stops_a_folder_in_one_line_and_the_next_run_goes_on",
     ),
 ]

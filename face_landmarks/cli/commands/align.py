@@ -13,6 +13,7 @@ from face_landmarks.aligner import FaceAligner
 from face_landmarks.cli.boxes import Boxes, read_boxes
 from face_landmarks.cli.datasets import align_with_ray, check_no_ray, dataset_options
 from face_landmarks.cli.drawings import Drawings, check_drawing, drawing_options
+from face_landmarks.cli.lists import align_listed, check_many_photos, many_photos_options, tell
 from face_landmarks.cli.options import (
     EXIT_CODES,
     Commands,
@@ -41,6 +42,8 @@ _EXAMPLES: Final = f"""examples:
   face-landmarks align photo.jpg
   face-landmarks align photo.jpg --draw drawn.png
   face-landmarks align photos more/*.png --out landmarks.csv --draw drawn
+  face-landmarks align photos --out landmarks.jsonl --workers 4
+  face-landmarks align --list photos.txt --out part-3.jsonl --shard 3/16
   face-landmarks align photos --out landmarks.jsonl --boxes boxes.csv
   face-landmarks align s3://bucket/photos --out s3://bucket/landmarks --ray
   curl -L https://example.org/photo.jpg | face-landmarks align -
@@ -52,7 +55,7 @@ def add_parser(commands: Commands) -> None:
     """Add the command and its arguments."""
     align = commands.add_parser(
         "align",
-        parents=[model_options(), drawing_options(), dataset_options()],
+        parents=[model_options(), drawing_options(), many_photos_options(), dataset_options()],
         help="find the landmarks of photos",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
@@ -60,7 +63,7 @@ def add_parser(commands: Commands) -> None:
     )
     align.add_argument(
         "photos",
-        nargs="+",
+        nargs="*",
         metavar="PHOTO",
         help="photos, folders and patterns such as 'photos/**/*.jpg', in any mix; - reads one from "
         "standard input",
@@ -92,6 +95,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def _align(options: argparse.Namespace) -> int:
+    check_many_photos(options)
     if options.ray is not None:
         return align_with_ray(options)
     check_no_ray(options)
@@ -99,6 +103,8 @@ def _align(options: argparse.Namespace) -> int:
         raise InputError("--json: expected no --out beside it; --out NAME.json writes a list of JSON")
     if options.point_names and Path(options.out or "").suffix.lower() not in (".csv", ".parquet"):
         raise InputError("--point-names: expected --out with a .csv or .parquet file beside it")
+    if options.list:
+        return align_listed(options)
     check_drawing(options)
     photos, empty = find_all(options.photos)
     for word in empty:
@@ -183,19 +189,12 @@ def _align_to_file(
         out,
         boxes=given,
         point_names=options.point_names,
+        workers=options.workers or 1,
+        shard=options.shard,
         progress=sys.stderr.isatty(),
         use=_finish(named, drawings) if drawings.places else None,
     )
-    problems = report.unreadable | report.failed
-    for photo, reason in problems.items():
-        complain(f"{photo}: {reason}")
-    resumed = f", {report.resumed} of them earlier" if report.resumed else ""
-    failed = f", {len(report.failed)} failed" if report.failed else ""
-    say(
-        f"{options.photos[0] if len(options.photos) == 1 else 'in all'}: {count_faces(report.faces)} in "
-        f"{report.images} photos{resumed}, {len(report.unreadable)} unreadable{failed}"
-    )
-    return 1 if problems else 0
+    return tell(options.photos[0] if len(options.photos) == 1 else "in all", report)
 
 
 def _name_of(photo: Photo, options: argparse.Namespace) -> str:

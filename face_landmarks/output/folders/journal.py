@@ -121,7 +121,7 @@ def _resume(lines: Path, photos: PhotoList, settings: Row) -> tuple[PathSet, Tal
                 raise InputError(f"{lines}: expected lines of earlier results, got {line[:40]!r}")
             if not line.endswith(b"\n"):
                 break
-            row = _read_row(lines, line)
+            row = read_row(lines, line)
             photo = photos.photo(row["image"])
             _check_row(lines, row, photo.file, settings)
             _check_boxes(lines, row, photo.boxes)
@@ -167,8 +167,12 @@ def size_of(photo: Path | None) -> int | None:
         return None
 
 
-def _read_row(lines: Path, line: bytes) -> Row:
-    """A whole line; raise unless it is as a run writes it."""
+def read_row(lines: Path, line: bytes) -> Row:
+    """A whole line.
+
+    Raises:
+        InputError: it is not as a run writes it.
+    """
     try:
         row: Row = json.loads(line)
         if not row.keys() >= _KEYS or not isinstance(row["image"], str):
@@ -192,7 +196,7 @@ def _check_row(lines: Path, row: Row, photo: Path | None, settings: Row) -> None
             raise InputError(
                 f"{lines}: expected results of {name} {value}, got {got}; choose another file{again}"
             )
-    if size_of(photo) not in (row["bytes"], None):
+    if not has_failed(row) and size_of(photo) not in (row["bytes"], None):
         raise InputError(
             f"{lines}: expected results of the photo {photo}, got those of another {row['image']}; "
             "choose another file"

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from face_landmarks._system.extras import import_extra
-from face_landmarks.detection.contract import check_boxes
+from face_landmarks.aligner import check_boxes
 from face_landmarks.errors import InputError
 
 _DIGEST: Final = 16  # bytes; two of ten million paths share one with a probability of 10^-25
