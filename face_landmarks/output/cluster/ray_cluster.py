@@ -67,7 +67,7 @@ def connect(address: str | None, share: Share) -> Iterator[int]:
 def run_once(share: Share, function: Callable[..., Any], *arguments: object) -> Any:
     """The result of a function that is called in a process of the cluster, where a worker would be."""
     ray = _ray()
-    remote = ray.remote(num_cpus=share.num_cpus, num_gpus=share.num_gpus, max_calls=1)(function)
+    remote = ray.remote(num_cpus=share.num_cpus, num_gpus=share.num_gpus)(function)
     try:
         future = remote.remote(*arguments)
     except TypeError as error:  # of pickling; the message tells which part, at length

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pickle
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
@@ -23,26 +21,12 @@ from face_landmarks.output.cluster.parts import Counts, Part, Row, check_setting
 from face_landmarks.output.cluster.places import Place
 from face_landmarks.output.cluster.sources import Load, Photo, Source
 from face_landmarks.output.folders.journal import settings_of
+from face_landmarks.output.folders.reading_ahead import MOST_BYTES, Read, ReadAhead
 from face_landmarks.results import Faces
 
 MakeAligner: TypeAlias = "FaceAligner | Callable[[], FaceAligner]"
 
-_PIXELS_TOGETHER: Final = 2**25  # of photos aligned at once: 100 MB
 _FIRST: Final = 8  # photos; where the aligner fails on all of them, it fails on every one
-
-
-class Loaded(NamedTuple):
-    """A photo in memory.
-
-    Attributes:
-        name: of the photo.
-        size: bytes of its file, None if it could not be read.
-        pixels: (H, W, 3), or why there are none.
-    """
-
-    name: str
-    size: int | None
-    pixels: NDArray[np.uint8] | Exception
 
 
 class Worker:
@@ -89,35 +73,32 @@ class Worker:
                 yield failure(photo.name, None, error, retry=True)
         photos = [photo for photo in photos if photo.name not in deadly]
         if attempt.careful:
-            for loaded in self._one_by_one(photos, attempt):
-                yield from self._rows([loaded])
+            for photo, load in self._source.load(photos):
+                attempt.begin(photo.name)
+                yield from self._rows([(photo.name, read(load))])
             return
-        ahead = decode_ahead(self._source.load(photos), self._threads)
-        for some in together(ahead, self._aligner.batch_size):
-            yield from self._rows(some)
+        with ReadAhead(self._source.load(photos), lambda item: read(item[1]), self._threads + 1) as ahead:
+            named = ((photo.name, found) for (photo, _), found in ahead)
+            for some in together(named, self._aligner.batch_size):
+                yield from self._rows(some)
 
-    def _one_by_one(self, photos: Sequence[Photo], attempt: Attempt) -> Iterator[Loaded]:
-        for photo, load in self._source.load(photos):
-            attempt.begin(photo.name)
-            yield read(photo.name, load)
-
-    def _rows(self, some: Sequence[Loaded]) -> Iterator[Row]:
+    def _rows(self, some: Sequence[tuple[str, Read]]) -> Iterator[Row]:
         """The row of each photo; raise if all of the first ones fail at the detector or the aligner."""
-        images = [photo.pixels for photo in some if not isinstance(photo.pixels, Exception)]
+        images = [photo.pixels for _, photo in some if not isinstance(photo.pixels, Exception)]
         found = align(self._aligner, images)
         results = iter(found)
         failures = [result for result in found if isinstance(result, Exception)]
         if len(failures) == len(images) >= _FIRST and not self._any_done:
             raise failures[0]
         self._any_done |= len(failures) < len(images)
-        for photo in some:
+        for name, photo in some:
             result = photo.pixels if isinstance(photo.pixels, Exception) else next(results)
             if isinstance(result, Faces):
-                yield success(photo, result)
+                yield success(name, photo.size, result)
             elif isinstance(result, ImageError):
-                yield failure(photo.name, photo.size, str(result), retry=photo.size is None)
+                yield failure(name, photo.size, str(result), retry=photo.size is None)
             else:
-                yield failure(photo.name, photo.size, f"{type(result).__name__}: {result}", retry=True)
+                yield failure(name, photo.size, f"{type(result).__name__}: {result}", retry=True)
 
 
 SUMMARY: Final = [
@@ -157,46 +138,27 @@ def unpack(content: bytes) -> Part:
     return Part(name, [Photo(*photo) for photo in photos], repair)
 
 
-def read(name: str, load: Load) -> Loaded:
+def read(load: Load) -> Read:
     """Read and decode a photo."""
-    size = None
     try:
         data = load()
-        size = len(data)
-        return Loaded(name, size, read_image(data))
-    except OSError as error:
-        return Loaded(name, size, ImageError(f"image: cannot read {name!r}: {error.strerror or error}"))
+    except Exception as error:  # a store raises what it likes
+        return Read(None, ImageError(f"image: cannot read it: {getattr(error, 'strerror', None) or error}"))
+    try:
+        return Read(len(data), read_image(data))
     except Exception as error:
-        return Loaded(name, size, error)
+        return Read(len(data), error)
 
 
-def decode_ahead(photos: Iterable[tuple[Photo, Load]], threads: int) -> Iterator[Loaded]:
-    """Each photo, in order; while one is aligned, the next ones are read and decoded."""
-    with ThreadPoolExecutor(threads + 1) as pool:
-        ahead: deque[Future[Loaded]] = deque()
-        try:
-            for photo, load in photos:
-                ahead.append(pool.submit(read, photo.name, load))
-                if len(ahead) > threads + 1:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            for future in ahead:
-                future.cancel()
-
-
-def together(photos: Iterable[Loaded], count: int) -> Iterator[list[Loaded]]:
+def together(photos: Iterable[tuple[str, Read]], count: int) -> Iterator[list[tuple[str, Read]]]:
     """Photos to be aligned at once: `count` of them at most, and few large ones."""
-    some: list[Loaded] = []
-    pixels = 0
-    for photo in photos:
-        some.append(photo)
-        if not isinstance(photo.pixels, Exception):
-            pixels += photo.pixels.shape[0] * photo.pixels.shape[1]
-        if len(some) == count or pixels > _PIXELS_TOGETHER:
+    some: list[tuple[str, Read]] = []
+    for name, photo in photos:
+        some.append((name, photo))
+        del photo  # else it stays in memory until the next one comes
+        if len(some) == count or sum(read.memory for _, read in some) >= MOST_BYTES:
             yield some
-            some, pixels = [], 0
+            some = []
     if some:
         yield some
 
@@ -220,14 +182,14 @@ def _align_alone(aligner: FaceAligner, image: NDArray[np.uint8]) -> Iterator[Fac
         yield error
 
 
-def success(photo: Loaded, faces: Faces) -> Row:
+def success(name: str, size: int | None, faces: Faces) -> Row:
     """The row of a photo that was aligned."""
     arrays = ("landmarks", "landmark_scores", "landmark_errors", "boxes", "box_scores")
     return {
-        "image": photo.name,
-        "bytes": photo.size,
+        "image": name,
+        "bytes": size,
         "layout": faces.layout.name,
-        **{name: getattr(faces, name).tolist() for name in arrays},
+        **{array: getattr(faces, array).tolist() for array in arrays},
     }
 
 

@@ -16,6 +16,7 @@ from face_landmarks.errors import InputError, MissingDependencyError, WriteError
 from face_landmarks.output.cluster import align_dataset, dataset, ray_cluster, worker
 from face_landmarks.output.cluster.attempts import Attempt
 from face_landmarks.output.cluster.places import place_of
+from face_landmarks.output.folders.reading_ahead import Read
 
 BOX = [[8.0, 6.0, 40.0, 42.0]]
 
@@ -235,10 +236,10 @@ def test_a_cluster_has_as_many_workers_as_fit():
 
 
 def test_large_photos_are_aligned_in_small_groups():
-    small, large = np.zeros((100, 100, 3), np.uint8), np.zeros((6000, 6000, 3), np.uint8)
+    small, large = np.zeros((100, 100, 3), np.uint8), np.zeros((9500, 9500, 3), np.uint8)
     pixels = [small, small, small, large, large, small, ValueError()]
-    loaded = [worker.Loaded(str(i), 1, image) for i, image in enumerate(pixels)]
-    groups = [[int(photo.name) for photo in group] for group in worker.together(loaded, 3)]
+    photos = [(str(number), Read(1, image)) for number, image in enumerate(pixels)]
+    groups = [[int(name) for name, _ in group] for group in worker.together(photos, 3)]
     assert groups == [[0, 1, 2], [3], [4], [5, 6]]
 
 
