@@ -14,8 +14,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -115,6 +117,7 @@ class Batcher:
         self.aligner, self.limits = aligner, limits
         self.queue: asyncio.Queue[Waiting] = asyncio.Queue(limits.queue)
         self.photos = self.batches = 0  # so far
+        self.pace = 0.1  # seconds a photo, of late
         self.decoders = ThreadPoolExecutor(DECODERS, "decode")
         self.worker = ThreadPoolExecutor(1, "align")
 
@@ -129,7 +132,7 @@ class Batcher:
             self.queue.put_nowait(waiting)
             return await asyncio.wait_for(waiting.answer, self.limits.align_seconds)
         except asyncio.QueueFull:
-            raise full(close=False) from None
+            raise full(math.ceil(self.queue.maxsize * self.pace), close=False) from None
         except asyncio.TimeoutError:
             raise Refused(504, f"no answer in {self.limits.align_seconds:g} s", close=False) from None
         finally:
@@ -146,7 +149,9 @@ class Batcher:
                 batch.append(self.queue.get_nowait())
             batch = [one for one in batch if not one.answer.done()]  # without clients that gave up
             self.photos, self.batches = self.photos + len(batch), self.batches + 1
+            start = time.perf_counter()
             answers = await loop.run_in_executor(self.worker, self.align, [one.data for one in batch])
+            self.pace += 0.1 * ((time.perf_counter() - start) / max(1, len(batch)) - self.pace)
             for one, answer in zip(batch, answers, strict=True):
                 if one.answer.done():
                     continue
@@ -183,8 +188,9 @@ class Batcher:
             return Refused(422, str(error), close=False)
 
 
-def full(close: bool = True) -> Refused:
-    return Refused(503, "the server is full", close=close, Retry_After="1")
+def full(seconds: int = 1, *, close: bool = True) -> Refused:
+    """An answer that asks the client to come again."""
+    return Refused(503, "the server is full", close=close, Retry_After=str(seconds))
 
 
 @dataclass(frozen=True)
