@@ -52,7 +52,8 @@ class Limits:
         photo_pixels: of one photo.
         header_bytes: of one request.
         connections: open at once.
-        header_seconds: from a connection's first byte, or the last answer, to the end of a header.
+        idle_seconds: for the next request of an open connection to begin.
+        header_seconds: from a header's first byte to its end.
         body_seconds: for the whole body.
         align_seconds: from the end of the body to the answer.
         send_seconds: for the client to take the answer.
@@ -67,6 +68,7 @@ class Limits:
     photo_pixels: int = 25_000_000
     header_bytes: int = 16 * 2**10
     connections: int = 512
+    idle_seconds: float = 30.0
     header_seconds: float = 10.0
     body_seconds: float = 20.0
     align_seconds: float = 30.0
@@ -286,15 +288,17 @@ class Server:
         return keep
 
     async def read_header(self, reader: asyncio.StreamReader) -> Request | None:
-        """The next request, which is checked; None if the client has no more."""
+        """The next request, which is checked; None if the client has no more, or takes its time."""
         try:
-            text = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), self.limits.header_seconds)
+            text = await asyncio.wait_for(reader.readexactly(1), self.limits.idle_seconds)
+        except (asyncio.IncompleteReadError, asyncio.TimeoutError):
+            return None
+        try:
+            text += await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), self.limits.header_seconds)
         except asyncio.LimitOverrunError:
             raise Refused(431, f"expected a header of at most {self.limits.header_bytes} bytes") from None
-        except asyncio.IncompleteReadError as error:
-            if error.partial.strip():
-                raise Refused(400, "expected a whole header") from None
-            return None
+        except asyncio.IncompleteReadError:
+            raise Refused(400, "expected a whole header") from None
         except asyncio.TimeoutError:
             raise Refused(408, f"expected a header in {self.limits.header_seconds:g} s") from None
         first, *lines = text.decode("latin-1").strip("\r\n").split("\r\n")
