@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from face_landmarks._system.arguments import kind_of
 from face_landmarks._system.frozen import FrozenMapping
 from face_landmarks.errors import InputError
 
@@ -385,7 +386,10 @@ def wflw_to_ibug(landmarks: ArrayLike) -> NDArray[np.float32]:
     Raises:
         InputError: another shape.
     """
-    points = np.asarray(landmarks, dtype=np.float32)
+    try:
+        points = np.asarray(landmarks, dtype=np.float32)
+    except (TypeError, ValueError) as error:  # words, ragged lists
+        raise InputError(f"landmarks: expected shape (..., 98, 2), got {kind_of(landmarks)}") from error
     if points.ndim < 2 or points.shape[-2:] != (98, 2):
         raise InputError(f"landmarks: expected shape (..., 98, 2), got {points.shape}")
     return points[..., WFLW_98_FOR_IBUG_68, :]

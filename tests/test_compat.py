@@ -256,3 +256,45 @@ def test_their_detectors_have_their_names_and_boxes_of_five_numbers(name, photo)
     ((x0, y0, x1, y1, score),) = fa.face_detector.detect_from_image(small)
     assert x0 < x1 and y0 < y1 and 0 < score <= 1
     assert len(fa.face_detector.detect_from_image(np.full((60, 80, 3), 90, np.uint8))) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"landmarks_type": np.zeros(3)}, "landmarks_type"),
+        ({"landmarks_type": "2D"}, "landmarks_type"),
+        ({"network_size": np.zeros(3)}, "network_size"),
+        ({"face_detector_kwargs": np.zeros((2, 2))}, "face_detector_kwargs"),
+        ({"face_detector_kwargs": 5}, "face_detector_kwargs"),
+    ],
+    ids=str,
+)
+def test_arguments_of_another_kind_are_refused(options, word):
+    with pytest.raises(InputError, match=f"{word}: expected"):
+        compat.FaceAlignment(**({"landmarks_type": compat.LandmarksType.TWO_D, "device": "cpu"} | options))
+
+
+@pytest.mark.parametrize("path", [None, 5, [], b"folder"], ids=repr)
+def test_what_is_no_folder_is_refused(path, fa):
+    with pytest.raises(InputError, match="path: expected a path"):
+        fa.get_landmarks_from_directory(path)
+
+
+@pytest.mark.parametrize("extensions", [None, 5, ".jpg", [None], [], np.array("a")], ids=repr)
+def test_extensions_are_texts(extensions, tmp_path, fa):
+    with pytest.raises(InputError, match="extensions: expected texts"):
+        fa.get_landmarks_from_directory(tmp_path, extensions)
+
+
+@pytest.mark.parametrize("flag", [None, np.zeros(2), 1], ids=repr)
+def test_a_flag_is_true_or_false(flag, fa):
+    for call in (fa.get_landmarks, fa.get_landmarks_from_batch):
+        with pytest.raises(InputError, match="return_bboxes: expected True or False"):
+            call(np.zeros((1, 3, 64, 64), np.uint8), return_bboxes=flag)
+
+
+def test_a_batch_without_axes_and_boxes_without_images_are_refused(fa):
+    with pytest.raises(InputError, match="image_batch: expected shape"):
+        fa.get_landmarks_from_batch(np.array("s"))
+    with pytest.raises(InputError, match="detected_faces: expected a list for each image"):
+        fa.get_landmarks_from_batch(np.zeros((1, 3, 64, 64), np.uint8), detected_faces=5)

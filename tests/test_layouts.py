@@ -184,6 +184,9 @@ def test_landmarks_are_converted_face_by_face():
     np.testing.assert_array_equal(converted[1, 36], landmarks[1, 60])
     with pytest.raises(InputError, match=r"expected shape \(..., 98, 2\), got \(68, 2\)"):
         wflw_to_ibug(converted[0])
+    for wrong in ("points", object(), [[1], [1, 2]], 1j):
+        with pytest.raises(InputError, match=r"expected shape \(..., 98, 2\), got"):
+            wflw_to_ibug(wrong)
 
 
 def test_an_unknown_layout_is_refused_with_those_there_are():

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from face_landmarks._system.arguments import check_flag, check_path, shown
 from face_landmarks.aligner import FaceAligner
 from face_landmarks.detection.contract import Detector, run_detector
 from face_landmarks.detection.mtcnn import MTCNN
@@ -92,12 +93,12 @@ class FaceAlignment:
         *,
         model: str | os.PathLike[str] = DEFAULT_MODEL,
     ) -> None:
-        if landmarks_type != LandmarksType.TWO_D:
+        if not isinstance(landmarks_type, int) or landmarks_type != LandmarksType.TWO_D:
             raise InputError(
                 "landmarks_type: expected LandmarksType.TWO_D, as this package finds 2D landmarks only; "
                 f"got {landmarks_type!r}"
             )
-        if network_size != NetworkSize.LARGE:
+        if not isinstance(network_size, int) or network_size != NetworkSize.LARGE:
             raise InputError(f"network_size: expected NetworkSize.LARGE, got {network_size!r}")
         known = face_detector in _DETECTORS if isinstance(face_detector, str) else callable(face_detector)
         if not known:
@@ -115,7 +116,8 @@ class FaceAlignment:
         )
         if isinstance(face_detector, str):
             try:
-                face_detector = MTCNN(device=device, **(face_detector_kwargs or {}))
+                options = {} if face_detector_kwargs is None else {**face_detector_kwargs}
+                face_detector = MTCNN(device=device, **options)
             except TypeError as error:
                 raise InputError(f"face_detector_kwargs: expected arguments of MTCNN, {error}") from error
         self.face_detector = _FaceDetector(face_detector)
@@ -155,6 +157,8 @@ class FaceAlignment:
         Raises:
             InputError: an unusable image or box.
         """
+        check_flag("return_bboxes", return_bboxes)
+        check_flag("return_landmark_score", return_landmark_score)
         pixels = _pixels(image_or_path)
         boxes = self.face_detector.detect_from_image(pixels) if detected_faces is None else detected_faces
         return self._answer(self._find([pixels], [boxes])[0], boxes, return_bboxes, return_landmark_score)
@@ -183,7 +187,11 @@ class FaceAlignment:
         Raises:
             InputError: an unusable batch or box, or another number of lists of boxes than of images.
         """
+        check_flag("return_bboxes", return_bboxes)
+        check_flag("return_landmark_score", return_landmark_score)
         images = _split(image_batch)
+        if detected_faces is not None and not isinstance(detected_faces, Sequence):
+            raise InputError(f"detected_faces: expected a list for each image, got {shown(detected_faces)}")
         find = self.face_detector.detect_from_image
         boxes = [find(image) for image in images] if detected_faces is None else detected_faces
         if not len(boxes):
@@ -204,11 +212,22 @@ class FaceAlignment:
         return_bboxes: bool = False,
         return_landmark_score: bool = False,
     ) -> dict[str, Any]:
-        """The landmarks of every image of a folder: path -> the result of `get_landmarks_from_image`."""
-        folder = os.path.join(glob.escape(os.fspath(path)), "**" if recursive else "")
+        """The landmarks of every image of a folder: path -> the result of `get_landmarks_from_image`.
+
+        Raises:
+            InputError: `path` is no path, or `extensions` are not several texts.
+        """
+        root = str(check_path("path", path))
+        try:
+            endings = [] if isinstance(extensions, (str, bytes)) else list(extensions)
+        except TypeError:  # not iterable
+            endings = []
+        if not endings or not all(isinstance(ending, str) for ending in endings):
+            raise InputError(f"extensions: expected texts such as ['.jpg'], got {shown(extensions)}")
+        folder = os.path.join(glob.escape(root), "**" if recursive else "")
         files = [
             file
-            for extension in extensions
+            for extension in endings
             for file in sorted(glob.glob(os.path.join(folder, "*" + extension), recursive=recursive))
         ]
         return {
@@ -245,7 +264,7 @@ class _FaceDetector:
 
 def _split(batch: Tensor | NDArray[Any]) -> list[NDArray[np.uint8]]:
     """The images of a batch (B, 3, H, W); raise unless it is one."""
-    if not isinstance(batch, (Tensor, np.ndarray, list, tuple)):
+    if not isinstance(batch, (Tensor, np.ndarray, list, tuple)) or not getattr(batch, "ndim", 1):
         raise InputError(f"image_batch: expected shape (B, 3, H, W), got {type(batch).__name__}")
     images = []
     for image in batch:

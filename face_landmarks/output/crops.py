@@ -11,6 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from face_landmarks._system.arguments import check_whole
 from face_landmarks.errors import InputError
 from face_landmarks.geometry import resize_matrix, similarity, transform_points, warp
 from face_landmarks.images import ImageSource, read_image
@@ -26,6 +27,7 @@ _ARCFACE: Final = (
     (70.7299, 92.2041),
 )
 _ARCFACE_SIZE: Final = 112
+_LARGEST: Final = 8192  # side of a crop, in pixels; one takes 0.2 GB, and four times this while it is made
 
 # A widely used three-dimensional face: x to the right of the picture, y down, z away from the camera. Tip of
 # the nose, chin, outer corners of the eyes, corners of the mouth; right before left.
@@ -71,8 +73,9 @@ def align_matrices(faces: Faces, size: int = 112, template: str | ArrayLike = "a
     Raises:
         InputError: an unusable size or template, or `faces` is not `Faces`.
     """
-    if not isinstance(size, (int, np.integer)) or size < 1:
-        raise InputError(f"size: expected a whole number of pixels, at least 1, got {size!r}")
+    size = check_whole("size", size)
+    if size > _LARGEST:
+        raise InputError(f"size: expected at most {_LARGEST} pixels, got {size}")
     points = five_points(faces).astype(np.float64)  # (N, 5, 2)
     if isinstance(template, str) and template == "ffhq":
         return _ffhq_matrices(points, size)
@@ -98,7 +101,7 @@ def align_faces(
     Args:
         image: whatever `read_image` reads.
         faces: as `FaceAligner` gives them for this image.
-        size: side of the square crops, in pixels.
+        size: side of the square crops, in pixels, up to 8192.
         template: "arcface", the crop of most recognition networks, defined for 112 pixels and resized;
             "ffhq", the wider crop of the FFHQ photos that StyleGAN was trained on; or five points (5, 2),
             x y in pixels of the crop, in the order of `five_points`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +10,14 @@ import cv2
 import numpy as np
 import torch
 
+from face_landmarks._system.arguments import check_flag, check_kind, check_whole, shown
 from face_landmarks._system.extras import import_extra
 from face_landmarks.errors import InputError
 from face_landmarks.geometry import transform_points
 from face_landmarks.images import ImageSource, read_image
 from face_landmarks.output.strokes import (
     RGB,
+    SCORE_COLORS,
     SHADE,
     SHADE_WIDTH,
     WHITE,
@@ -54,20 +57,22 @@ def plot_faces(
         points: plot each landmark as a dot.
         boxes: plot the face boxes.
         indices: write each landmark's index beside it.
-        scores: colour each dot by its score, from red (0) to green (1).
+        scores: colour each dot by its score, as `draw_faces` does.
         color: one RGB colour, each from 0 to 255, for all lines instead of one per facial part.
-        weight: factor on the width of lines and the radius of dots.
+        weight: factor on the width of lines and the radius of dots, up to 100.
 
     Returns:
         The axes; data coordinates are image pixels.
 
     Raises:
-        InputError: an unusable image or colour, `faces` that is not `Faces`, or a weight that is not
-            positive.
+        InputError: an unusable image or colour, `faces` that is not `Faces`, `ax` that is no axes, a weight
+            out of range, or another argument that is neither True nor False.
         MissingDependencyError: matplotlib is not installed.
     """
-    check_style(color, weight)
+    flags = {"lines": lines, "points": points, "boxes": boxes, "indices": indices, "scores": scores}
+    check_style(color, weight, **flags)
     check_faces(faces)
+    _check_axes(ax)
     pixels = read_image(image)
     plt = _pyplot()
     from matplotlib.patheffects import withStroke
@@ -101,7 +106,7 @@ def plot_faces(
                 landmarks[:, 1],
                 s=(2 * radius) ** 2,
                 c=landmark_scores if scores else "white",
-                cmap="RdYlGn" if scores else None,
+                cmap=_score_colors() if scores else None,
                 vmin=0 if scores else None,
                 vmax=1 if scores else None,
                 edgecolors=(0, 0, 0, SHADE),
@@ -134,15 +139,17 @@ def plot_heatmaps(
         The axes; data coordinates are crop pixels.
 
     Raises:
-        InputError: no such face, or no such landmark.
+        InputError: `heatmaps` that is not `FaceHeatmaps`, `ax` that is no axes, no such face, or no such
+            landmark.
         MissingDependencyError: matplotlib is not installed.
     """
+    check_kind("heatmaps", heatmaps, FaceHeatmaps)
+    check_flag("points", points)
+    _check_axes(ax)
     count, known = heatmaps.heatmaps.shape[:2]
-    if not -count <= face < count:
+    if not -count <= check_whole("face", face, least=-count) < count:
         raise InputError(f"face: expected one of {count} faces, got {face}")
-    chosen = list(range(known) if landmarks is None else landmarks)
-    if not chosen or not all(0 <= index < known for index in chosen):
-        raise InputError(f"landmarks: expected indices from 0 to {known - 1}, got {chosen}")
+    chosen = list(range(known)) if landmarks is None else _indices(landmarks, known)
     plt = _pyplot()
     if ax is None:
         _, ax = plt.subplots(figsize=(5, 5), layout="constrained")
@@ -180,6 +187,29 @@ def _write_indices(ax: Axes, landmarks: Points, line_width: float, radius: float
             annotation_clip=True,
             zorder=4,
         )
+
+
+def _indices(landmarks: Sequence[int], known: int) -> list[int]:
+    """Indices of landmarks as a list; raise InputError unless each is one of the known."""
+    try:
+        chosen = [operator.index(index) for index in landmarks]
+    except TypeError:
+        chosen = []
+    if not chosen or not all(0 <= index < known for index in chosen):
+        raise InputError(f"landmarks: expected indices from 0 to {known - 1}, got {shown(landmarks)}")
+    return chosen
+
+
+def _check_axes(ax: object) -> None:
+    if ax is not None and not (hasattr(ax, "imshow") and hasattr(ax, "get_window_extent")):
+        raise InputError(f"ax: expected axes of matplotlib, got {shown(ax)}")
+
+
+def _score_colors() -> Any:
+    """The colours of `score_color` as a colormap of matplotlib."""
+    colors = import_extra("matplotlib.colors", "plot", "plots")
+    steps = [(score, _unit(rgb)) for score, rgb in SCORE_COLORS.items()]
+    return colors.LinearSegmentedColormap.from_list("scores", steps)
 
 
 def _unit(rgb: RGB) -> tuple[float, float, float]:

@@ -1,16 +1,16 @@
-"""Colours and line widths of drawn faces, shared by `draw_faces` and `plot_faces`.
+"""Colours, line widths and dots of drawn faces, shared by `draw_faces` and `plot_faces`.
 
 Strokes grow with the face, so that small faces stay readable and large faces stay visible under their lines.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
+from face_landmarks._system.arguments import check_flag, check_number
 from face_landmarks.errors import InputError
 from face_landmarks.results import Faces
 
@@ -25,6 +25,18 @@ _COLORS: Mapping[str, RGB] = {  # of the parts of a face; the first word that is
     "eye": (70, 190, 255),
     "lips": (255, 96, 128),
 }
+SCORE_COLORS: Mapping[float, RGB] = {  # most scores of whole faces lie between 0.6 and 0.95
+    0.0: (165, 0, 38),
+    0.5: (242, 92, 48),
+    0.7: (255, 222, 90),
+    0.9: (64, 172, 92),
+    1.0: (0, 110, 58),
+}
+SMALL = 150.0  # pixels below which a face gets thinner lines and fewer dots
+_THINNEST = 0.3  # pixels
+_CLEAR, _FAINTEST = 100.0, 0.5  # pixels below which lines are faint, and their least opacity
+_APART = 5.0  # pixels between the dots of a small face
+_HEAVIEST = 100.0
 SHADE = 0.4  # opacity of the black outline that keeps a bright line visible on a bright photo
 SHADE_WIDTH = 2.4  # its width, in line widths
 
@@ -32,11 +44,44 @@ SHADE_WIDTH = 2.4  # its width, in line widths
 def stroke_sizes(points: Points, weight: float) -> tuple[float, float]:
     """Width of lines and radius of dots for points (P, 2) that span this size, in their unit.
 
-    A line grows with the square root of the size, a dot with its power 0.75. Both were chosen by eye: 0.6 and
-    0.5 pixels for a face of 50 pixels, 2.7 and 5 for one of 1000.
+    From 150 pixels on, a line grows with the square root of the size, a dot with its power 0.75; below, both
+    shrink in proportion, down to what can still be seen. All was chosen by eye: 0.35 and 0.4 pixels for a
+    face of 50 pixels, 1 and 1.2 for one of 150, 2.7 and 5 for one of 1000.
     """
-    size = max(1.0, float(np.ptp(points, axis=0).max()))
-    return 0.085 * size**0.5 * weight, 0.028 * size**0.75 * weight
+    size = size_of(points)
+    share, size = min(1.0, size / SMALL), max(size, SMALL)
+    line, dot = max(_THINNEST, 0.085 * size**0.5 * share), max(_THINNEST, 0.028 * size**0.75 * share)
+    return line * weight, dot * weight
+
+
+def line_opacity(points: Points) -> float:
+    """Of lines: a face of less than 100 pixels is seen through them."""
+    return float(np.clip(size_of(points) / _CLEAR, _FAINTEST, 1))
+
+
+def size_of(points: Points) -> float:
+    """The longer side of the box around points (P, 2); at least 1."""
+    return max(1.0, float(np.ptp(points, axis=0).max()))
+
+
+def spread_dots(landmarks: Points, faces: Faces) -> list[int]:
+    """The landmarks of a small face whose dots do not run together: the corners and tips first."""
+    layout = faces.layout
+    ends = (indices[place] for indices in layout.groups.values() for place in (0, -1))
+    marks = (*layout.eye_corners, *layout.mouth_corners, layout.nose_tip, layout.chin, *ends)
+    chosen: list[int] = []
+    for index in dict.fromkeys((*marks, *range(len(layout)))):
+        distances = np.linalg.norm(landmarks[chosen] - landmarks[index], axis=1)
+        if not (distances < _APART).any():
+            chosen.append(index)
+    return sorted(chosen)
+
+
+def score_color(score: float) -> RGB:
+    """From dark red (0) over orange (0.5), yellow (0.7) and green (0.9) to dark green (1)."""
+    channels = zip(*SCORE_COLORS.values(), strict=True)
+    red, green, blue = (round(float(np.interp(score, list(SCORE_COLORS), channel))) for channel in channels)
+    return red, green, blue
 
 
 def contours_of(faces: Faces, color: RGB | None) -> list[tuple[list[int], RGB]]:
@@ -53,17 +98,24 @@ def outline(box: Points) -> Points:
     return box[[0, 1, 2, 1, 2, 3, 0, 3, 0, 1]].reshape(5, 2)
 
 
-def check_style(color: RGB | None, weight: float) -> None:
-    """Raise unless strokes can have this colour and weight.
+def check_style(color: RGB | None, weight: float, **flags: bool) -> None:
+    """Raise unless strokes can have this colour and weight, and the others are flags.
 
     Raises:
-        InputError: not three whole numbers from 0 to 255, or not a positive number.
+        InputError: not three whole numbers from 0 to 255, not a positive number up to 100, or neither True
+            nor False.
     """
-    if not isinstance(weight, (int, float, np.number)) or not 0 < weight < math.inf:
-        raise InputError(f"weight: expected a positive number, got {weight!r}")
+    expected = f"a positive number, at most {_HEAVIEST:g}"
+    if not check_number("weight", weight, expected, most=_HEAVIEST) > 0:
+        raise InputError(f"weight: expected {expected}, got {weight!r}")
+    for name, value in flags.items():
+        check_flag(name, value)
     if color is not None and not (
         isinstance(color, tuple)
         and len(color) == 3
-        and all(isinstance(level, (int, np.integer)) and 0 <= level <= 255 for level in color)
+        and all(
+            isinstance(level, (int, np.integer)) and not isinstance(level, bool) and 0 <= level <= 255
+            for level in color
+        )
     ):
         raise InputError(f"color: expected a tuple of red, green and blue from 0 to 255, got {color!r}")

@@ -11,6 +11,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from face_landmarks._system.arguments import check_choice
 from face_landmarks.errors import ImageError, InputError
 from face_landmarks.video.checks import is_whole
 from face_landmarks.video.decoders import Decoder, OpenCVDecoder, PyAVDecoder, check_file
@@ -111,8 +112,7 @@ def choose_backend(backend: str, camera: bool = False) -> str:
     Raises:
         InputError: another backend, or PyAV for a camera.
     """
-    if backend not in ("auto", "pyav", "opencv"):
-        raise InputError(f"backend: expected 'auto', 'pyav' or 'opencv', got {backend!r}")
+    check_choice("backend", backend, ("auto", "pyav", "opencv"))
     if backend == "auto":
         return "opencv" if camera or find_spec("av") is None else "pyav"
     if backend == "pyav" and camera:

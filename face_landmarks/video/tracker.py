@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from face_landmarks._system.arguments import check_flag
 from face_landmarks.aligner import FaceAligner
 from face_landmarks.errors import InputError
 from face_landmarks.geometry import boxes_from_landmarks, crop_matrices, warp
@@ -136,7 +137,7 @@ class FaceTracker:
         self.detect_every = detect_every
         self.min_score = min_score
         self.max_missing = max_missing
-        self._smooth = smooth
+        self._smooth = check_flag("smooth", smooth)
         self._next_identity = 0
         self.reset()
 
@@ -176,7 +177,8 @@ class FaceTracker:
         After an unusable frame, call `update` with the next one; after an error of the aligner or its
         detector, the next frame starts a new scene.
         """
-        pixels = frame if channels == "rgb" and _is_plain(frame) else read_image(frame, channels=channels)
+        as_it_is = isinstance(channels, str) and channels == "rgb"
+        pixels = frame if as_it_is and _is_plain(frame) else read_image(frame, channels=channels)
         self._interval = self._measure(seconds)
         try:
             return self._update(pixels)

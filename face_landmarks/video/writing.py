@@ -24,6 +24,7 @@ from face_landmarks.video.reading import VideoBackend, check_name, choose_backen
 
 _LOGGER = logging.getLogger(__name__)
 _SUFFIXES: Final = (".mp4", ".avi", ".mov", ".mkv")
+_LATEST: Final = 1e6  # seconds, eleven days
 _RATES: Final = (0.01, 1000.0)  # frames per second that all of these formats store
 
 
@@ -140,7 +141,8 @@ class VideoWriter:
         if seconds is None:
             return 0.0 if last is None else last + 1 / self.frame_rate
         least = 0.0 if last is None else last
-        if not (as_number(seconds) > least or (last is None and as_number(seconds) == 0)):
+        given = as_number(seconds)
+        if not (least < given <= _LATEST or (last is None and given == 0)):
             after = "from 0" if last is None else f"after the last frame's, {last:g}"
             raise InputError(f"seconds: expected a time {after}, got {seconds!r}")
         return float(seconds)

@@ -198,3 +198,15 @@ def test_the_size_of_a_face_does_not_change_its_pose():
 
 def test_no_face_has_no_pose():
     assert head_pose(Faces.empty()).shape == (0, 3)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, "112", None, True, 100_000, 8193, 10**30])
+def test_a_size_that_no_crop_has_is_refused(size):
+    for crop in (
+        lambda: align_matrices(Faces.empty(), size),
+        lambda: align_faces(ASTRONAUT, Faces.empty(), size),
+    ):
+        with pytest.raises(
+            InputError, match="size: expected (a whole number, at least 1|at most 8192 pixels), got"
+        ):
+            crop()

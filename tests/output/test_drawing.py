@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from drawn_faces import mean_shape
 from rings import GRAY, HEIGHT, WIDTH, faces_at, ink, ring
 
 from face_landmarks.errors import InputError
@@ -47,8 +48,8 @@ def test_pixels_away_from_the_strokes_are_untouched(radius, reach):
 def test_strokes_grow_with_the_face_but_slower():
     shares = []
     for scale in (1, 2, 4):
-        blank = np.full((scale * HEIGHT, scale * WIDTH, 3), 90, np.uint8)
-        drawn = draw_faces(blank, faces_at(scale * ring((80, 60), 40)))
+        blank = np.full((2 * scale * HEIGHT, 2 * scale * WIDTH, 3), 90, np.uint8)
+        drawn = draw_faces(blank, faces_at(scale * ring((160, 120), 80)))
         shares.append((ink(drawn, blank) > 30).sum())
     assert shares[0] < shares[1] < shares[2]
     assert 2 < shares[1] / shares[0] < 4 and 2 < shares[2] / shares[1] < 4  # 4 would be in proportion
@@ -197,8 +198,106 @@ def test_a_line_to_a_landmark_far_away_leaves_the_photo_towards_it():
 
 @pytest.mark.parametrize("lines", [True, False])
 def test_a_dark_outline_shows_white_strokes_on_a_white_photo(lines):
-    white = np.full_like(GRAY, 255)
+    white = np.full((260, 260, 3), 255, np.uint8)
     drawn = draw_faces(
-        white, faces_at(ring((80, 60), 40)), lines=lines, points=not lines, color=(255, 255, 255)
+        white, faces_at(ring((130, 130), 100)), lines=lines, points=not lines, color=(255, 255, 255)
     )
     assert 140 <= drawn.min() <= 200  # at most 0.4 of black: an outline, not a black line
+
+
+def test_small_faces_have_thinner_and_fainter_strokes_in_proportion():
+    sizes = {
+        size: strokes.stroke_sizes(np.array([(0, 0), (size / 2, size)], np.float32), 1)
+        for size in (1, 50, 75, 150)
+    }
+    line, dot = sizes[150]
+    assert line == pytest.approx(1.04, abs=0.01) and dot == pytest.approx(1.2, abs=0.01)
+    assert sizes[75] == pytest.approx((line / 2, dot / 2)) and sizes[50] == pytest.approx((line / 3, dot / 3))
+    assert sizes[1] == (0.3, 0.3)
+    opacities = [
+        strokes.line_opacity(np.array([(0, 0), (size, 1)], np.float32)) for size in (10, 75, 100, 900)
+    ]
+    assert opacities == pytest.approx([0.5, 0.75, 1, 1])
+
+
+def face_of(size):
+    return faces_at(size * mean_shape(IBUG_68) + (40, 10))
+
+
+def test_a_small_face_has_dots_that_do_not_run_together_and_its_corners_among_them():
+    face = face_of(60)
+    chosen = strokes.spread_dots(face.landmarks[0], face)
+    places = face.landmarks[0, chosen]
+    distances = np.linalg.norm(places[:, None] - places, axis=2) + 99 * np.eye(len(places))
+    assert 15 < len(chosen) < 50 and distances.min() >= 5
+    assert {36, 45, 48, 54, 30, 8} <= set(chosen)
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "few"),
+    [
+        (60, {}, True),
+        (60, {"scores": True}, False),
+        (60, {"indices": True}, False),
+        (60, {"lines": False}, False),
+        (400, {}, False),
+    ],
+    ids=str,
+)
+def test_dots_are_left_out_only_where_lines_show_the_face_and_nothing_else_is_told(
+    size, options, few, monkeypatch
+):
+    drawn = []
+    paint = drawing._paint
+    monkeypatch.setattr(drawing, "_paint", lambda canvas, lines, dots, weight: drawn.append(len(dots)))
+    draw_faces(np.zeros((450, 500, 3), np.uint8), face_of(size), **options)
+    assert paint is not drawing._paint and (max(drawn) < 68) == few
+
+
+def test_a_small_face_is_seen_through_its_lines():
+    light = [ink(draw_faces(GRAY, faces_at(ring((80, 60), 20)), points=False)).max()]
+    light.append(ink(draw_faces(GRAY, faces_at(ring((80, 60), 55)), points=False)).max())
+    assert light[0] < 0.6 * light[1]
+
+
+def test_scores_of_a_half_and_nine_tenths_have_colours_far_apart():
+    colors = {score: np.array(strokes.score_color(score)) for score in (0, 0.5, 0.7, 0.9, 1)}
+    assert [tuple(color) for color in colors.values()] == list(strokes.SCORE_COLORS.values())
+    assert np.linalg.norm(colors[0.5] - colors[0.9]) > 150
+    for low, high in pairwise((0.5, 0.6, 0.7, 0.8, 0.9, 1)):
+        difference = np.subtract(strokes.score_color(low), strokes.score_color(high))
+        assert np.linalg.norm(difference) > 50, (low, high)
+    assert strokes.score_color(-3) == strokes.score_color(0) and strokes.score_color(
+        2
+    ) == strokes.score_color(1)
+
+
+def test_indices_stand_beside_their_landmarks_away_from_the_middle():
+    roomy = np.full((700, 700, 3), 90, np.uint8)
+    face = faces_at(ring((350, 350), 250))
+    drawn = ink(draw_faces(roomy, face, lines=False, points=False, indices=True), roomy)
+    rows, columns = np.nonzero(drawn)
+    distance = np.hypot(columns - 350, rows - 350)
+    assert distance.min() > 250 and distance.max() < 250 + 35
+    for x, y in face.landmarks[0]:
+        near = np.hypot(columns - x, rows - y) < 25
+        assert near.sum() > 20
+
+
+@pytest.mark.parametrize("centre", [(0, 0), (WIDTH, HEIGHT), (-400, 50), (1e30, 0)])
+def test_indices_may_lie_partly_or_wholly_outside(centre):
+    assert draw_faces(GRAY, faces_at(ring(centre, 60)), indices=True).shape == GRAY.shape
+
+
+@pytest.mark.parametrize("labels", [5, "ab", b"ab", None.__class__, np.array("a"), np.array(3)], ids=repr)
+def test_labels_are_a_list(labels):
+    with pytest.raises(InputError, match="labels: expected one for each of 2 faces, got"):
+        draw_faces(GRAY, faces_at(ring((40, 60), 20), ring((110, 60), 20)), labels=labels)
+
+
+@pytest.mark.parametrize("flag", ["lines", "points", "boxes", "indices", "scores"])
+@pytest.mark.parametrize("value", [None, 1, "no", np.zeros(3)], ids=repr)
+def test_a_flag_is_true_or_false(flag, value):
+    with pytest.raises(InputError, match=f"{flag}: expected True or False"):
+        draw_faces(GRAY, Faces.empty(), **{flag: value})
+    draw_faces(GRAY, Faces.empty(), **{flag: np.True_})

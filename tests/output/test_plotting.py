@@ -21,7 +21,7 @@ from face_landmarks.heatmap import encode_heatmaps
 from face_landmarks.layouts import IBUG_68
 from face_landmarks.output.drawing import draw_faces
 from face_landmarks.output.plotting import plot_faces, plot_heatmaps
-from face_landmarks.output.strokes import SHADE
+from face_landmarks.output.strokes import SHADE, score_color
 from face_landmarks.results import Faces
 
 ASTRONAUT = Path(__file__).parents[2] / "examples" / "data" / "astronaut.jpg"
@@ -33,7 +33,7 @@ def no_figure_stays_open() -> Iterator[None]:
     plt.close("all")
 
 
-@pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf"), "2", None])
+@pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf"), "2", None, 101, 1e9, True, 10**30])
 def test_a_weight_is_a_positive_number(weight):
     for draw in (draw_faces, plot_faces):
         with pytest.raises(InputError, match="weight: expected a positive number"):
@@ -41,7 +41,9 @@ def test_a_weight_is_a_positive_number(weight):
     assert not plt.get_fignums()
 
 
-@pytest.mark.parametrize("color", ["red", (255, 0), (0, 0, 256), (0.5, 0, 0), (-1, 0, 0), 7, ()], ids=str)
+@pytest.mark.parametrize(
+    "color", ["red", (255, 0), (0, 0, 256), (0.5, 0, 0), (-1, 0, 0), 7, (), (True, 0, 0)], ids=str
+)
 def test_a_colour_is_three_levels(color):
     for draw in (draw_faces, plot_faces):
         with pytest.raises(InputError, match="color: expected a tuple of red, green and blue"):
@@ -94,6 +96,8 @@ def test_plot_faces_colours_points_by_their_score():
     assert dots.get_clim() == (0, 1)
     (red, _, _, _), (_, green, _, _) = dots.get_facecolors()[[0, -1]]
     assert red > 0.6 and green > 0.4
+    for score, color in zip(np.linspace(0, 1, 68), dots.get_facecolors(), strict=True):
+        np.testing.assert_allclose(255 * color[:3], score_color(score), atol=3)
     np.testing.assert_allclose(dots.get_edgecolors()[0], (0, 0, 0, SHADE))
 
 
@@ -159,7 +163,17 @@ def test_chosen_landmarks_alone_are_plotted():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"face": 1}, "face: expected one of 1"), ({"landmarks": [2]}, "0 to 1"), ({"landmarks": []}, "0 to 1")],
+    [
+        ({"face": 1}, "face: expected one of 1"),
+        ({"face": -2}, "face: expected"),
+        ({"face": 0.5}, "face: expected"),
+        ({"landmarks": 3}, "0 to 1"),
+        ({"landmarks": "ab"}, "0 to 1"),
+        ({"points": 1}, "points: expected True"),
+        ({"ax": 5}, "ax: expected axes"),
+        ({"landmarks": [2]}, "0 to 1"),
+        ({"landmarks": []}, "0 to 1"),
+    ],
     ids=str,
 )
 def test_heatmaps_that_are_not_there_are_refused(options, message):
@@ -196,3 +210,16 @@ def test_without_matplotlib_plots_name_the_extra_and_drawings_still_work(monkeyp
         with pytest.raises(MissingDependencyError, match=r'pip install "shr-fan\[plot\]"'):
             plot()
     assert ink(draw_faces(GRAY, face)).any()
+
+
+@pytest.mark.parametrize("value", [None, 5, "heatmaps", np.zeros((1, 68, 40, 40))], ids=type)
+def test_what_is_no_result_of_heatmaps_is_refused(value):
+    with pytest.raises(InputError, match="heatmaps: expected FaceHeatmaps, got"):
+        plot_heatmaps(value)
+
+
+@pytest.mark.parametrize("options", [{"ax": 5}, {"ax": "axes"}, {"lines": 1}, {"indices": None}], ids=str)
+def test_arguments_of_another_kind_are_refused(options):
+    with pytest.raises(InputError, match=f"{next(iter(options))}: expected"):
+        plot_faces(GRAY, Faces.empty(IBUG_68), **options)
+    assert not plt.get_fignums()

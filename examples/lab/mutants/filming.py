@@ -142,8 +142,8 @@ MUTANTS = [
     (
         "BGR is taken for RGB",
         "video/tracker.py",
-        'channels == "rgb" and _is_plain(frame)',
-        "_is_plain(frame)",
+        "frame if as_it_is and _is_plain(frame) else",
+        "frame if _is_plain(frame) else",
         f"{TRACKER}::test_opencvs_order_of_colours_is_turned_round",
     ),
     (
