@@ -32,7 +32,7 @@ from face_landmarks._system.forking import settle_threads
 from face_landmarks.errors import InputError
 
 # MTCNN's face box, from forehead to chin, in units of the tight box around the 68 landmarks: the medians
-# that examples/lab/measure_boxes.py prints for the 300-W training crops, made symmetric in x.
+# that examples/lab/accuracy/measure_boxes.py prints for the 300-W training crops, made symmetric in x.
 _FACE_BOX = (0.01, -0.337, 0.99, 0.978)
 
 _BORDER = 2  # pixels around a crop's footprint that bilinear sampling can read

@@ -136,7 +136,7 @@ def test_any_text_gives_points_or_an_annotation_error(tmp_path, head, opening, b
 
 @pytest.fixture(scope="module")
 def fuzz():
-    spec = importlib.util.spec_from_file_location("fuzz", EXAMPLES / "lab" / "fuzz.py")
+    spec = importlib.util.spec_from_file_location("fuzz", EXAMPLES / "lab" / "checks" / "fuzz.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -367,10 +367,10 @@ def test_a_photo_of_a_hundred_megapixels_stays_under_two_gigabytes(peaks, kind):
 
 @linux
 def test_memory_stays_flat_over_many_alignments():
-    """The short form of what examples/lab/soak.py does."""
+    """The short form of what examples/lab/checks/soak.py does."""
     done = subprocess.run(
         [
-            *(sys.executable, "-W", "ignore", "examples/lab/soak.py"),
+            *(sys.executable, "-W", "ignore", "examples/lab/checks/soak.py"),
             *("--alignments", "100", "--warm-up", "40", "--largest", "300", "--allowed", "10"),
         ],
         cwd=ROOT,

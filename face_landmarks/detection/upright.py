@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from face_landmarks.detection.contract import Detections
 
-# Crops of photos that stand upright stay as they are; examples/lab/measure_rolls.py tries other angles.
+# Faces that are nearly upright get no turned crop; examples/lab/accuracy/measure_rolls.py tries other angles.
 _LEAST_ROLL: Final = 25.0  # degrees
 _WIDTH: Final = 0.435  # of width + height of an upright face box: MTCNN's median, as measure_boxes.py prints
 

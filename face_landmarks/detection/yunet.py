@@ -40,8 +40,8 @@ class YuNet:
 
     It may be shared by threads, forked and pickled, and gives the same boxes for the same image. Boxes
     are those of the network, forehead to chin as MTCNN's: each edge is within 3 % of a face from where
-    MTCNN's is, in the median (examples/lab/measure_boxes.py). They come largest first; equal areas from
-    left to right, then from top to bottom.
+    MTCNN's is, in the median (examples/lab/accuracy/measure_boxes.py). They come largest first; equal
+    areas from left to right, then from top to bottom.
 
     Args:
         min_score: least score, in [0, 1], of a face in the result.

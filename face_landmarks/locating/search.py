@@ -11,7 +11,7 @@ is no face. These passes follow; each is one run of the network on one crop:
     check       a crop made from the landmarks of the answer. A right answer comes out at the same place; if
                 landmarks move by more than a tolerance, the scores are lowered in proportion
 
-`examples/lab/measure_search.py` measures what the margin and the tolerance are chosen by.
+`examples/lab/accuracy/measure_search.py` measures what the margin and the tolerance are chosen by.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ _INERTIA: Final = 0.7  # share of the old velocity of a face in the new one, per
 _FRICTION: Final = 0.95  # factor on the expected velocity of a face, per frame out of sight
 _DRIFT: Final = 0.1  # growth of the tolerated distance from the expected place, per frame out of sight
 _MARGIN: Final = 0.2  # of a box, around it: a face that comes this near may hide a part of the other
-# examples/lab/measure_tracking.py compares other values of the three _SAME_ thresholds.
+# examples/lab/accuracy/measure_tracking.py compares other values of the three _SAME_ thresholds.
 
 
 @dataclass(frozen=True, eq=False)

@@ -118,7 +118,7 @@ def test_a_benchmark_is_trained_stopped_gone_on_with_and_scored(name, tmp_path, 
 
 
 def test_drawn_faces_are_learnt_by_heart(tmp_path):
-    write_cofw(tmp_path)  # the other benchmarks: examples/lab/overfit_benchmarks.py
+    write_cofw(tmp_path)  # the other benchmarks: examples/lab/checks/overfit_benchmarks.py
     still = [*STILL, *BRIGHT, "source_margin=1", "siamese_weight=0", "weight_decay=0", "ema_decay=0.9"]
     schedule = ["steps=120", "validate_every=120", "learning_rate=3e-3"]
     words = ("shr-fan-cofw", tmp_path, tmp_path / "run", "--hold-out", "0")

@@ -54,7 +54,7 @@ def test_bring_your_own_detector_finds_the_face_or_none(tmp_path, monkeypatch, c
 
 
 def test_the_benchmark_times_every_stage_and_counts_the_work_of_a_face():
-    benchmark = runpy.run_path(str(EXAMPLES / "lab" / "benchmark.py"))
+    benchmark = runpy.run_path(str(EXAMPLES / "lab" / "speed" / "benchmark.py"))
     aligner = FaceAligner("shr-fan-68-fast", detector=None, device="cpu")
     operations, megabytes = benchmark["cost"](aligner)
     assert 0.29 < operations < 0.31 and megabytes > 10

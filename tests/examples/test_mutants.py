@@ -4,7 +4,7 @@ import runpy
 from dataclasses import replace
 from pathlib import Path
 
-MUTATE = Path(__file__).parents[2] / "examples" / "lab" / "mutate.py"
+MUTATE = Path(__file__).parents[2] / "examples" / "lab" / "checks" / "mutate.py"
 SCRIPT = runpy.run_path(str(MUTATE))
 MUTANTS = SCRIPT["read_tables"](sorted(path.stem for path in SCRIPT["TABLES"].glob("*.py")))
 

@@ -16,7 +16,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 def test_many_clients_good_and_bad_get_their_own_answers_and_the_server_stays_small():
     words = ["--clients", "16", "--requests", "48", "--bad", "50", "--photos", "12", "--queue", "4"]
     done = subprocess.run(
-        [sys.executable, str(EXAMPLES / "lab" / "load_server.py"), *words],
+        [sys.executable, str(EXAMPLES / "lab" / "speed" / "load_server.py"), *words],
         capture_output=True,
         text=True,
         timeout=300,

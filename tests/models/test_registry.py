@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -53,6 +54,15 @@ def test_embedded_models_load_with_every_socket_closed(monkeypatch: pytest.Monke
         assert "research" in found.licence
         assert state
     assert not cache_folder().exists()
+
+
+@pytest.mark.parametrize("name", embedded_models())
+def test_the_commands_on_a_card_name_scripts_that_are_there(name: str) -> None:
+    command = get_card(name).command
+    scripts = re.findall(r"\bpython (\S+\.py)", command)
+    assert "face-landmarks train " in command
+    for script in scripts:
+        assert (Path(__file__).parents[2] / script).is_file(), script
 
 
 SEALED = """

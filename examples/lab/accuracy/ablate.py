@@ -1,6 +1,6 @@
 """What each part of the method contributes: one small network and budget, with and without each of them.
 
-    python examples/lab/ablate.py 300w/crops/train 300w/crops/val --out runs/ablation [--seeds 0 1]
+    python examples/lab/accuracy/ablate.py 300w/crops/train 300w/crops/val --out runs/ablation [--seeds 0 1]
 
 Every run is a one-stack hourglass of 64 features, unless its name says otherwise, trained for the same
 number of steps and validated with every decoder. FAN-4, of four stacks, has 0.8 times the multiplications

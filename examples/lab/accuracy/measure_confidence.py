@@ -1,6 +1,6 @@
 """Measure the confidence: expected errors against real ones, and scores of faces against other scores.
 
-    python examples/lab/measure_confidence.py 300w/photos/val [--others infants] [--plot reliability.png]
+    python examples/lab/accuracy/measure_confidence.py 300w/photos/val [--others infants] [--plot out.png]
 
 1. The calibration is fitted on four fifths of the faces and tested on the others, five times: the share of
    landmarks within the radius that should contain 68 % and 95 % of them, among others, beside the same for

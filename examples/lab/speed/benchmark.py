@@ -1,6 +1,6 @@
 """Where the time goes, stage by stage: median and spread over many repeats, as the tables of docs/speed.md.
 
-    python examples/lab/benchmark.py [--model shr-fan-68-fast] [--device cpu] [--peers] [--save times.json]
+    python examples/lab/speed/benchmark.py [--model NAME] [--device cpu] [--peers] [--save times.json]
 
 Every stage is warmed up, then repeated for --seconds; CUDA is synchronised before each reading of
 the clock. The machine's own peak, of matrix products and of copies, is measured in the same run, and
@@ -31,7 +31,7 @@ from face_landmarks import FaceAligner, FaceTracker, read_image
 from face_landmarks.geometry import boxes_from_landmarks, crop_matrices, transform_points, warp
 from face_landmarks.heatmap import decode_heatmaps
 
-PHOTO = Path(__file__).parents[1] / "data" / "astronaut.jpg"
+PHOTO = Path(__file__).parents[2] / "data" / "astronaut.jpg"
 START = """
 import time; start = time.perf_counter()
 import torch

@@ -1,6 +1,6 @@
 """How landmarks bear a wrong box: NME against shift, size and turn of the box.
 
-    python examples/lab/measure_robustness.py 300w/crops/val [--model shr-fan-68-fast] [--plot out.png]
+    python examples/lab/accuracy/measure_robustness.py 300w/crops/val [--model NAME] [--plot out.png]
 
 Each face is aligned in its true box, moved by a share of the box's size in eight directions,
 scaled, or with the photo turned about the box's centre. Inter-ocular NME in percent.

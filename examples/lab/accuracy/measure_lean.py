@@ -1,6 +1,6 @@
 """How far labels lean to one side of what a mirror-symmetric reader finds.
 
-    python examples/lab/measure_lean.py 300w/crops/train [--model shr-fan-68-fast] [--photos 600]
+    python examples/lab/accuracy/measure_lean.py 300w/crops/train [--model shr-fan-68-fast] [--photos 600]
 
 Each face is also looked at in the mirror. The mean of both answers has no side: what the labels
 differ from it in x is their lean, and what the model's own answer differs from it is the model's.

@@ -1,6 +1,6 @@
 """One table that a model is chosen by: easy and hard faces, whole photos, movement and confidence.
 
-    python examples/lab/measure_model.py --model shr-fan-68 \
+    python examples/lab/accuracy/measure_model.py --model shr-fan-68 \
         --crops 300w/crops/val --photos 300w/photos/val --hard infants --five-points mtfl
 
 Rows are printed for the folders that are given:

@@ -1,6 +1,6 @@
 """From which roll on a detector's five points should turn the crop? NME on photos for several least rolls.
 
-    python examples/lab/measure_rolls.py 300w/photos/val --detector mtcnn --turn 0
+    python examples/lab/accuracy/measure_rolls.py 300w/photos/val --detector mtcnn --turn 0
 
 With --turn the photos are turned first, by degrees clockwise. At a least roll of 180 points are not used.
 Faces are not searched for again, so that the crop alone decides; the last columns count the faces whose crop

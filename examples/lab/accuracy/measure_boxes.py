@@ -1,6 +1,6 @@
 """Where a detector's box lies relative to the landmarks: the numbers behind `boxes_from_landmarks`.
 
-    python examples/lab/measure_boxes.py 300w/crops/train --photos 600 --detector mtcnn
+    python examples/lab/accuracy/measure_boxes.py 300w/crops/train --photos 600 --detector mtcnn
 
 Prints the median and the spread of a detector's box edges in units of the tight box around the
 landmarks, and how far its centre and size stray from `boxes_from_landmarks`, which is the noise

@@ -1,6 +1,6 @@
 """How steady, how late and how fast a followed face is: the numbers of docs/video.md.
 
-    python examples/lab/measure_video.py --plot docs/images/video.png
+    python examples/lab/speed/measure_video.py --plot docs/images/video.png
 
 The video is a photo that stands still or is moved by known amounts, with new noise (6 grey levels) in
 every frame and JPEG compression (quality 60). Three ways to landmarks are compared: every frame by itself
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from face_landmarks import FaceAligner, read_image
 from face_landmarks.video.tracker import FaceTracker
 
-PHOTO = Path(__file__).parents[1] / "data" / "astronaut.jpg"
+PHOTO = Path(__file__).parents[2] / "data" / "astronaut.jpg"
 SETTLED = 15  # frames after which a filter has forgotten its start
 Update = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 Track = NDArray[np.float64]

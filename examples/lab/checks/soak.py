@@ -1,6 +1,6 @@
 """Memory over many alignments: photos of ever new sizes, found by MTCNN and by given boxes in turn.
 
-    python examples/lab/soak.py [--alignments 2000] [--warm-up 200] [--threads 1]
+    python examples/lab/checks/soak.py [--alignments 2000] [--warm-up 200] [--threads 1]
 
 Resident memory is read after each alignment; its growth is the median of the last tenth less the
 median of the tenth after the warm-up. Exit code 1 if that exceeds --allowed megabytes. Linux only.
@@ -22,7 +22,7 @@ import torch
 
 from face_landmarks import FaceAligner, read_image
 
-PHOTO = Path(__file__).parents[1] / "data" / "astronaut.jpg"
+PHOTO = Path(__file__).parents[2] / "data" / "astronaut.jpg"
 
 
 def resident_megabytes() -> float:

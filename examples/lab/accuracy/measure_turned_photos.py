@@ -1,6 +1,6 @@
 """How many faces are found, and how well their landmarks, in photos turned all round.
 
-    python examples/lab/measure_turned_photos.py 300w/photos/val --detector yunet --rotations always
+    python examples/lab/accuracy/measure_turned_photos.py 300w/photos/val --detector yunet --rotations always
 
 The photos are turned in steps of 45 degrees; outside them is black. For each step: the faces found, the
 inter-ocular NME of those that are found, the median of it, and the faces whose NME is above 15 %.

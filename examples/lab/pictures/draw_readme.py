@@ -1,4 +1,4 @@
-"""Draw the README's picture: python examples/lab/draw_readme.py docs/images/landmarks.png."""
+"""Draw the README's picture: python examples/lab/pictures/draw_readme.py docs/images/landmarks.png."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 
 from face_landmarks import FaceAligner, Faces, draw_faces, read_image
 
-PHOTO = Path(__file__).parents[1] / "data" / "astronaut.jpg"
+PHOTO = Path(__file__).parents[2] / "data" / "astronaut.jpg"
 ZOOM = 3  # the drawing shows where between the pixels a landmark lies
 PART = (slice(20, 200), slice(126, 326))  # rows, columns of the photo
 

@@ -1,7 +1,7 @@
 """Average the weights of a run with those of the model it began from: often better than either.
 
-    python examples/lab/average_weights.py runs/third --with shr-fan-68 --out runs/averaged
-    python examples/lab/embed_model.py runs/averaged ...
+    python examples/lab/weights/average_weights.py runs/third --with shr-fan-68 --out runs/averaged
+    python examples/lab/weights/embed_model.py runs/averaged ...
 
 Both must have the same network and similar weights, as a run and its --init have.
 

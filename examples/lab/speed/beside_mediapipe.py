@@ -1,6 +1,6 @@
 """mediapipe's FaceMesh and this package on the same photos and frames, in one run: time and accuracy.
 
-    python examples/lab/beside_mediapipe.py [--models shr-fan-68-fast ...] [--photos 300w/photos/val]
+    python examples/lab/speed/beside_mediapipe.py [--models shr-fan-68-fast ...] [--photos 300w/photos/val]
 
 Each round times every way once, in turn, so that a change of the machine's pace meets all alike. A way's time
 is the median over all rounds; its ratio is the median of its ratios to mediapipe within a round.
@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from face_landmarks import MTCNN, FaceAligner, FaceTracker, YuNet, read_image
 from face_landmarks.benchmarks.annotations import read_folder
 
-PHOTO = Path(__file__).parents[1] / "data" / "astronaut.jpg"
+PHOTO = Path(__file__).parents[2] / "data" / "astronaut.jpg"
 # mediapipe's points at 300-W's 18th to 68th: brows, nose, eyes, outer and inner lips.
 POINTS = (
     *(70, 63, 105, 66, 107, 336, 296, 334, 293, 300),

@@ -1,6 +1,6 @@
 """One network's heatmaps read by every decoder: what reading below the cell is worth.
 
-    python examples/lab/sweep_decoders.py 300w/crops/val [--model shr-fan-68-fast]
+    python examples/lab/accuracy/sweep_decoders.py 300w/crops/val [--model shr-fan-68-fast]
 
 The network runs once on every annotated face, cut out by its true box. Prints inter-ocular NME
 and mean signed error, in percent, for each decoder, window and temperature.

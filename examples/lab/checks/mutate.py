@@ -1,11 +1,12 @@
 """Whether the tests notice faults: mutants of the code, each a small change that some test must catch.
 
-    python examples/lab/mutate.py                     every mutant
-    python examples/lab/mutate.py parts               those of examples/lab/mutants/parts.py
-    python examples/lab/mutate.py parts -k roll       those of them whose name contains "roll"
-    python examples/lab/mutate.py parts --list
+    python examples/lab/checks/mutate.py                     every mutant
+    python examples/lab/checks/mutate.py parts               those of examples/lab/checks/mutants/parts.py
+    python examples/lab/checks/mutate.py parts -k roll       those of them whose name contains "roll"
+    python examples/lab/checks/mutate.py parts --list
 
-Each file in examples/lab/mutants holds a list MUTANTS of tuples (name, file, old text, new text, tests):
+Each file in examples/lab/checks/mutants holds a list MUTANTS of tuples (name, file, old text, new text,
+tests):
 
     ("the mirror is off by a pixel", "geometry.py", "width - 1.0]", "width]", "tests/test_geometry.py")
 
@@ -36,7 +37,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TABLES = Path(__file__).with_name("mutants")
 PASSED, FAILED = 0, 1  # pytest's exit codes
 

@@ -1,7 +1,7 @@
 """Label photos of single faces with what models agree on over several views, to train on them.
 
-    python examples/lab/pseudo_label.py fairface --out runs/pseudo-fairface [--model shr-fan-68 ...]
-    python examples/lab/pseudo_label.py mtfl --points mtfl/points.csv --out runs/pseudo-mtfl
+    python examples/lab/weights/pseudo_label.py fairface --out runs/pseudo-fairface [--model shr-fan-68 ...]
+    python examples/lab/weights/pseudo_label.py mtfl --points mtfl/points.csv --out runs/pseudo-mtfl
     face-landmarks train ... --large-pose runs/pseudo-fairface runs/pseudo-mtfl --set large_pose_share=0.3
 
 Every face is first found by the detector or, with --points, placed by its hand-drawn points. Then each

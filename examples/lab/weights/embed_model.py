@@ -1,13 +1,13 @@
 r"""Put a trained run into the package: weights in half precision, with a card of measured scores.
 
-    python examples/lab/embed_model.py runs/fast --name shr-fan-68-fast --summary "..." \
+    python examples/lab/weights/embed_model.py runs/fast --name shr-fan-68-fast --summary "..." \
         --training-data "..." --command "..." --crops 300w/crops/val --photos 300w/photos/val
 
 The run is exported, loaded as a user would load it, and evaluated on both folders; then the card is written
 beside the weights. Without a run, the embedded model of that name is measured and calibrated again, and only
 its card is written:
 
-    python examples/lab/embed_model.py --name shr-fan-68-fast --crops 300w/crops/val --photos 300w/photos/val
+    python examples/lab/weights/embed_model.py --name shr-fan-68-fast --crops FOLDER --photos FOLDER
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How far landmarks move on the photo when their crop moves by a fraction of a pixel: ideally, not at all.
 
-    python examples/lab/measure_equivariance.py 300w/crops/val [--model shr-fan-68] [--flip]
+    python examples/lab/accuracy/measure_equivariance.py 300w/crops/val [--model shr-fan-68] [--flip]
 
 Each face is aligned in its true box, and in the box moved by fractions of a crop pixel along x, y
 and both; the landmarks should stay where they are on the photo. What they move by, root mean square

@@ -1,7 +1,7 @@
 """Whether two checkouts of this project find the same landmarks, to the last bit.
 
     git worktree add ../before v0.1.0
-    python examples/lab/compare_revisions.py ../before . --photos 300w/photos/val --crops 300w/crops/val
+    python examples/lab/checks/compare_revisions.py ../before . --photos FOLDER --crops FOLDER
 
 Each checkout runs in a process of its own, through the public API alone, with both embedded models on the
 CPU: on whole photos with the boxes of MTCNN, and on photos with .pts files with the boxes of their landmarks.

@@ -1,6 +1,6 @@
 """`examples/serve.py` under load on the loopback: many clients, good and bad, and every answer checked.
 
-    python examples/lab/load_server.py [--clients 200] [--requests 2000] [--bad 400] [--threads 1]
+    python examples/lab/speed/load_server.py [--clients 200] [--requests 2000] [--bad 400] [--threads 1]
 
 Good clients send photos that all differ, keep their connections, and try again where the server is full.
 Each answer must have the landmarks that this process finds in the same photo. Bad clients send truncated and
@@ -36,7 +36,7 @@ import torch
 
 from face_landmarks import FaceAligner
 
-EXAMPLES = Path(__file__).parents[1]
+EXAMPLES = Path(__file__).parents[2]
 MODEL = "shr-fan-68-fast"
 SECONDS = 2.0  # of the server's time-outs for headers and bodies
 

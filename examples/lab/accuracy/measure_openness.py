@@ -1,6 +1,6 @@
 """Measure openness: the ratios of found landmarks against those of annotated ones.
 
-    python examples/lab/measure_openness.py 300w/crops/val [--model shr-fan-68]
+    python examples/lab/accuracy/measure_openness.py 300w/crops/val [--model shr-fan-68]
 
 Prints quantiles of the annotated ratios of the eyes (mean of both) and of the mouth; and how the found ones
 differ, with boxes made from the annotation.

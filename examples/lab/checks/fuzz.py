@@ -1,18 +1,18 @@
 """Fuzz the readers: any bytes are read, or refused by an error of the package's own tree.
 
     pip install atheris
-    python examples/lab/fuzz.py image --seconds 1800
-    python examples/lab/fuzz.py pts --seconds 600
-    python examples/lab/fuzz.py mat --seconds 600
-    python examples/lab/fuzz.py results --seconds 600
+    python examples/lab/checks/fuzz.py image --seconds 1800
+    python examples/lab/checks/fuzz.py pts --seconds 600
+    python examples/lab/checks/fuzz.py mat --seconds 600
+    python examples/lab/checks/fuzz.py results --seconds 600
 
 With atheris (libFuzzer for Python) the bytes are steered by the coverage of this package's, Pillow's and
 SciPy's Python code; without it hypothesis edits the seeds. Every input that is read must also obey the
 reader's promises: shape, type, `max_pixels`, the same again when read again. A finding ends the run
 with exit code 1 and is written beside the working corpus; `--only FILE` repeats it.
 
-The seeds are in examples/lab/fuzz_corpus, one folder per reader: small files of every format that Pillow
-writes, under their names, and inputs of earlier runs that reached new code, under their SHA-1.
+The seeds are in examples/lab/checks/fuzz_corpus, one folder per reader: small files of every format that
+Pillow writes, under their names, and inputs of earlier runs that reached new code, under their SHA-1.
 """
 
 from __future__ import annotations

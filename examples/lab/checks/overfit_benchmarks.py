@@ -1,6 +1,6 @@
 """Whether training and evaluation of each benchmark agree: learn a few drawn faces by heart.
 
-    python examples/lab/overfit_benchmarks.py [--only wflw ...]
+    python examples/lab/checks/overfit_benchmarks.py [--only wflw ...]
 
 Writes small samples of the official files in their true formats (as the tests do), trains a tiny network
 on the training part through the train command, and scores it on the same faces. Only the truth itself is
@@ -28,7 +28,7 @@ from face_landmarks.benchmarks.evaluation import evaluate
 from face_landmarks.benchmarks.protocols import BENCHMARKS, TRAINING_SETS
 from face_landmarks.cli import main as run_command
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
+sys.path.insert(0, str(Path(__file__).parents[3] / "tests" / "support"))
 from official_files import write_benchmark
 
 SETTINGS = {

@@ -1,6 +1,6 @@
 """Whether faces keep their identities when they meet: the numbers of docs/video.md.
 
-    python examples/lab/measure_tracking.py 300w/photos/val --pairs 20
+    python examples/lab/accuracy/measure_tracking.py 300w/photos/val --pairs 20
 
 The first table is of the threshold for cuts: how many pairs of different photos it takes for one scene, and
 how many pans of one photo, by 5 % of its width, for a cut.

@@ -1,6 +1,6 @@
 """What the search over doubtful faces is worth: off, as it is, and with other margins and tolerances.
 
-    python examples/lab/measure_search.py infants --model shr-fan-68-fast
+    python examples/lab/accuracy/measure_search.py infants --model shr-fan-68-fast
 
 Faces are given by their true boxes, as they lie. NME is in percent of the box; a face is believed if its mean
 score is above 0.5. The last column counts faces within 6 % that are not believed.
