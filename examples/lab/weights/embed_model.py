@@ -17,6 +17,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from measure_model import measure_crops, measure_five_points, measure_hard
+
 import face_landmarks
 from face_landmarks import FaceAligner, ModelCard
 from face_landmarks.benchmarks.annotations import read_folder
@@ -47,6 +49,12 @@ def measure(path: Path, folder: str, boxes: BoxSource) -> dict[str, object]:
     }
 
 
+def plain(table: dict[str, float], starts: tuple[str, ...] = ("",)) -> dict[str, object]:
+    """The rows of a table of measure_model.py whose names start so, without the set before them."""
+    rows = {name.partition(": ")[2]: round(value, 3) for name, value in table.items()}
+    return {name: value for name, value in rows.items() if name.startswith(starts)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("run", nargs="?", help="folder of the training run")
@@ -54,6 +62,8 @@ def main() -> None:
         parser.add_argument(text, default="", help="for the card of a run")
     for text in ("--name", "--crops", "--photos"):
         parser.add_argument(text, required=True)
+    for text in ("--hard", "--five-points"):
+        parser.add_argument(text, type=Path, help="a folder as measure_model.py takes it, for the card")
     parser.add_argument("--out", type=Path, default=PRETRAINED, help="the package's pretrained folder")
     options = parser.parse_args()
     path = options.out / f"{options.name}.safetensors"
@@ -82,6 +92,14 @@ def main() -> None:
         "validation crops, true boxes": measure(path, options.crops, "truth"),
         "validation photos, MTCNN boxes": measure(path, options.photos, "detector"),
     }
+    aligner = FaceAligner(path, detector=None, backend="torch")
+    scores["validation crops, movement and confidence"] = plain(
+        measure_crops(aligner, Path(options.crops)), ("jaw, along", "jaw, across", "movement", "within")
+    )
+    if options.hard:
+        scores["hard faces, true boxes"] = plain(measure_hard(aligner, options.hard))
+    if options.five_points:
+        scores["five hand-drawn points"] = plain(measure_five_points(aligner, options.five_points))
     # The card beside the file has the scores; the file itself stays as it was measured.
     card = replace(card, scores=scores)
     text = json.dumps(card.to_dict(), indent=2) + "\n"
