@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
-
-from measure_model import measure_crops, measure_five_points, measure_hard
 
 import face_landmarks
 from face_landmarks import FaceAligner, ModelCard
@@ -29,6 +28,9 @@ from face_landmarks.training.config import TrainConfig
 from face_landmarks.training.data import load_faces
 from face_landmarks.training.export import calibrate, export_model
 from face_landmarks.training.runs import load_config
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "accuracy"))
+from measure_model import measure_crops, measure_five_points, measure_hard
 
 PRETRAINED = Path(face_landmarks.__file__).parent / "models" / "pretrained"
 
