@@ -46,6 +46,7 @@ if TYPE_CHECKING:  # for type checkers; when the program runs, the table below s
     from face_landmarks.output.folders.run import align_folder, align_list
     from face_landmarks.output.openness import eye_openness, mouth_openness
     from face_landmarks.output.plotting import plot_faces, plot_heatmaps
+    from face_landmarks.reports.results import write_report
     from face_landmarks.results import Face, FaceHeatmaps, Faces
     from face_landmarks.video.reading import Video
     from face_landmarks.video.tracker import FaceTracker, TrackedFaces
@@ -99,6 +100,7 @@ __all__ = [
     "plot_faces",
     "plot_heatmaps",
     "read_image",
+    "write_report",
 ]
 
 # Imported when first used: torch takes seconds, and a command that is stopped meanwhile must end cleanly.
@@ -121,6 +123,7 @@ _PLACES = {
     "output.folders.run": "align_folder align_list",
     "output.openness": "eye_openness mouth_openness",
     "output.plotting": "plot_faces plot_heatmaps",
+    "reports.results": "write_report",
     "results": "Face FaceHeatmaps Faces",
     "video.reading": "Video",
     "video.tracker": "FaceTracker TrackedFaces",

@@ -109,6 +109,13 @@ def path(text: str) -> str:
     return text
 
 
+def page(text: str) -> str:
+    """The type of an argument that names a page to write."""
+    if not text.lower().endswith((".html", ".htm")):
+        raise argparse.ArgumentTypeError(f"expected the name of an .html file, got {text!r}")
+    return text
+
+
 def count_faces(count: int) -> str:
     """A number of faces in words, e.g. 1 face or 2 faces."""
     return f"{count} face{'s' * (count != 1)}"

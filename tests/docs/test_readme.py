@@ -146,6 +146,7 @@ PUBLIC_NAMES = [
     "plot_faces",
     "plot_heatmaps",
     "read_image",
+    "write_report",
 ]
 
 

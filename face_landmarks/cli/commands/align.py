@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from face_landmarks.aligner import FaceAligner
 from face_landmarks.cli.boxes import Boxes, read_boxes
 from face_landmarks.cli.datasets import align_with_ray, check_no_ray, dataset_options
@@ -21,6 +24,7 @@ from face_landmarks.cli.options import (
     count_faces,
     make_aligner,
     model_options,
+    page,
     path,
     say,
 )
@@ -30,9 +34,12 @@ from face_landmarks.errors import ImageError, InputError
 from face_landmarks.images import read_image
 from face_landmarks.output.folders import align_folder
 from face_landmarks.output.folders.journal import read_rows
+from face_landmarks.reports.results import Result, write_report
 from face_landmarks.results import Faces
 
 Row: TypeAlias = "dict[str, Any]"
+
+_NOTHING: Final[NDArray[np.uint8]] = np.empty((0, 0, 3), np.uint8)
 
 _DESCRIPTION: Final = """Find the landmarks of photos. The output is a JSON list with a line for each
 photo: its landmarks, scores and boxes, or the error of a photo that could not be
@@ -44,6 +51,7 @@ _EXAMPLES: Final = f"""examples:
   face-landmarks align photos more/*.png --out landmarks.csv --draw drawn
   face-landmarks align photos --out landmarks.jsonl --workers 4
   face-landmarks align --list photos.txt --out part-3.jsonl --shard 3/16
+  face-landmarks align photos --out landmarks.jsonl --report report.html
   face-landmarks align photos --out landmarks.jsonl --boxes boxes.csv
   face-landmarks align s3://bucket/photos --out s3://bucket/landmarks --ray
   curl -L https://example.org/photo.jpg | face-landmarks align -
@@ -91,6 +99,12 @@ def add_parser(commands: Commands) -> None:
         action="store_true",
         help="with --out .csv or .parquet: columns such as nose_tip_x instead of x_30",
     )
+    align.add_argument(
+        "--report",
+        metavar="FILE.html",
+        type=page,
+        help="write a page that shows the faces with their landmarks, the least sure first",
+    )
     align.set_defaults(run=_align)
 
 
@@ -112,9 +126,11 @@ def _align(options: argparse.Namespace) -> int:
     if not photos:
         return 3
     drawings = Drawings(options, photos)
-    check_targets([photo.path for photo in photos], options.json, *drawings.places)
-    if options.json:
-        prepare_file(options.json)
+    check_targets(
+        [photo.path for photo in photos], options.json, options.out, options.report, *drawings.places
+    )
+    for file in filter(None, (options.json, options.report)):
+        prepare_file(file)
     drawings.prepare()
     boxes = read_boxes(options.boxes_file, photos) if options.boxes_file else None
     work = _align_to_file if options.out else _align_to_list
@@ -129,13 +145,19 @@ def _align_to_list(
 ) -> int:
     """Write a JSON list to a file or, as it grows, to stdout."""
     aligner = make_aligner(options)
-    to_stdout = not (options.json or options.draw)
+    to_stdout = not (options.json or options.draw or options.report)
     rows: list[Row] = []
+    results: list[Result] = []
     try:
-        for row in _rows(aligner, photos, boxes, drawings):
-            rows.append(row)
+        for photo, pixels, result in _align_each(aligner, photos, boxes):
+            if isinstance(result, Faces):
+                drawings.draw(photo, pixels, result)
+            if options.report:
+                results.append((pixels if photo.path == STDIN else photo.path, result))
+            row = result.to_dict() if isinstance(result, Faces) else {"error": result}
+            rows.append({"image": photo.path, **row})
             if to_stdout:
-                print("[" if len(rows) == 1 else ",", json.dumps(row), sep="\n", end="", flush=True)
+                print("[" if len(rows) == 1 else ",", json.dumps(rows[-1]), sep="\n", end="", flush=True)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{len(rows)} of {len(photos)} photos done") from None
     finally:  # also of a command that is stopped, what is done is kept
@@ -144,27 +166,25 @@ def _align_to_list(
             write_file(Path(options.json), f"[\n{lines}\n]\n".encode())
         elif rows and to_stdout:
             print("\n]", flush=True)
+    if options.report:
+        write_report(results, options.report)
     return 1 if any("error" in row for row in rows) else 0
 
 
-def _rows(
-    aligner: FaceAligner,
-    photos: Sequence[Photo],
-    boxes: Mapping[str, Boxes] | None,
-    drawings: Drawings,
-) -> Iterator[Row]:
-    """A photo's path with its faces, or with the error if it cannot be read."""
+def _align_each(
+    aligner: FaceAligner, photos: Sequence[Photo], boxes: Mapping[str, Boxes] | None
+) -> Iterator[tuple[Photo, NDArray[np.uint8], Faces | str]]:
+    """Each photo with its pixels and faces, or with the error if it cannot be read."""
     for photo in photos:
         try:
             pixels = read_image(photo.source)
         except ImageError as error:
             complain(str(error))
-            yield {"image": photo.path, "error": str(error)}
+            yield photo, _NOTHING, str(error)
             continue
         faces = aligner.align(pixels, None if boxes is None else boxes[photo.path])
-        drawings.draw(photo, pixels, faces)
+        yield photo, pixels, faces
         say(f"{photo.path}: {count_faces(len(faces))}")
-        yield {"image": photo.path, **faces.to_dict()}
 
 
 def _align_to_file(
@@ -192,7 +212,7 @@ def _align_to_file(
         workers=options.workers or 1,
         shard=options.shard,
         progress=sys.stderr.isatty(),
-        use=_finish(named, drawings) if drawings.places else None,
+        use=_finish(named, drawings, options.report),
     )
     return tell(options.photos[0] if len(options.photos) == 1 else "in all", report)
 
@@ -203,13 +223,21 @@ def _name_of(photo: Photo, options: argparse.Namespace) -> str:
     return photo.name.as_posix() if own_folder or not Path(options.out).suffix else photo.path
 
 
-def _finish(photos: Mapping[str, Photo], drawings: Drawings) -> Callable[[Path], None]:
-    """What is done with the complete file of lines: the faces of each photo are drawn."""
+def _finish(photos: Mapping[str, Photo], drawings: Drawings, report: str | None) -> Callable[[Path], None]:
+    """What is done with the complete file of lines: drawings and a report of the photos of this run."""
 
-    def draw(lines: Path) -> None:
+    def results(lines: Path) -> Iterator[tuple[Photo, Faces | str]]:
         for row in read_rows(lines):
-            photo = photos.get(row["image"])
-            if photo is not None and "error" not in row:
-                drawings.draw(photo, read_image(photo.source), Faces.from_dict(row))
+            if row["image"] in photos:
+                yield photos[row["image"]], row["error"] if "error" in row else Faces.from_dict(row)
 
-    return draw
+    def finish(lines: Path) -> None:
+        if drawings.places:
+            for photo, result in results(lines):
+                if isinstance(result, Faces):
+                    drawings.draw(photo, read_image(photo.source), result)
+        if report:
+            pairs = ((photo.path, result) for photo, result in results(lines))
+            write_report(pairs, report, progress=sys.stderr.isatty())
+
+    return finish

@@ -13,13 +13,15 @@ from face_landmarks.benchmarks.comparison import evaluate_benchmark
 from face_landmarks.benchmarks.curves import save_ced
 from face_landmarks.benchmarks.evaluation import evaluate
 from face_landmarks.benchmarks.protocols import BENCHMARKS, get_benchmark
-from face_landmarks.cli.options import EXIT_CODES, Commands, make_aligner, model_options, path
-from face_landmarks.cli.targets import prepare_folder
+from face_landmarks.cli.options import EXIT_CODES, Commands, make_aligner, model_options, page, path
+from face_landmarks.cli.targets import prepare_file, prepare_folder
 from face_landmarks.errors import InputError
+from face_landmarks.reports.evaluation import write_evaluation_report
 
 _EXAMPLES: Final = f"""examples:
   face-landmarks evaluate annotated
   face-landmarks evaluate annotated --boxes detector --save scores
+  face-landmarks evaluate annotated --report worst.html
   face-landmarks evaluate --benchmark 300w --root data/300w
 
 {EXIT_CODES}"""
@@ -56,6 +58,12 @@ def add_parser(commands: Commands) -> None:
     score.add_argument(
         "--save", metavar="DIR", type=path, help="write summary.json, faces.csv and ced.png here"
     )
+    score.add_argument(
+        "--report",
+        metavar="FILE.html",
+        type=page,
+        help="write a page that shows the faces with their true and their found landmarks, the worst first",
+    )
     score.set_defaults(run=_evaluate)
 
 
@@ -66,7 +74,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         return _evaluate_benchmark(options)
     if options.root:
         raise InputError("--root: expected --benchmark beside it")
-    _prepare_folder(options.save)
+    _prepare(options)
     evaluation = evaluate(
         make_aligner(options),
         read_folder(options.folder),
@@ -78,13 +86,15 @@ def _evaluate(options: argparse.Namespace) -> int:
     if options.save:
         evaluation.save(options.save)
         save_ced({options.model: evaluation.errors}, Path(options.save) / "ced.png")
+    if options.report:
+        write_evaluation_report(evaluation, options.report)
     return 0
 
 
 def _evaluate_benchmark(options: argparse.Namespace) -> int:
     if not options.root or options.normaliser:
         raise InputError("--benchmark: expected --root, and no --normaliser, as the protocol has its own")
-    _prepare_folder(options.save)
+    _prepare(options)
     result = evaluate_benchmark(
         make_aligner(options),
         get_benchmark(options.benchmark),
@@ -96,12 +106,15 @@ def _evaluate_benchmark(options: argparse.Namespace) -> int:
     if options.save:
         result.save(options.save)
         save_ced(result.errors(), Path(options.save) / "ced.png")
+    if options.report:
+        write_evaluation_report(result.evaluation, options.report)
     return 0
 
 
-def _prepare_folder(save: str | None) -> None:
-    """Raise before the evaluation if its scores could not be plotted and saved."""
-    if save is None:
-        return
-    import_extra("matplotlib", "plot", "plots")
-    prepare_folder(save)
+def _prepare(options: argparse.Namespace) -> None:
+    """Raise before the evaluation if its scores could not be plotted and saved, or its report written."""
+    if options.report:
+        prepare_file(options.report)
+    if options.save:
+        import_extra("matplotlib", "plot", "plots")
+        prepare_folder(options.save)
