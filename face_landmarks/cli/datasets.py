@@ -12,7 +12,7 @@ from face_landmarks.cli.options import complain, count_faces, make_aligner, posi
 from face_landmarks.errors import InputError
 from face_landmarks.output.cluster import align_dataset
 
-_NOT_WITH_RAY: Final = ("json", "draw", "boxes_file", "point_names", "shard", "list")
+_NOT_WITH_RAY: Final = ("json", "draw", "boxes_file", "point_names", "shard", "list", "report")
 _SHOWN: Final = 20  # problems; the results have all of them
 
 

@@ -14,7 +14,13 @@ from face_landmarks.output.folders import FolderReport, MergeReport, align_list
 from face_landmarks.output.folders.lists import Shard
 
 _SHOWN: Final = 100  # problems; the lines have all of them
-_NOT_WITH_LIST: Final = {"photos": "PHOTO", "json": "--json", "draw": "--draw", "boxes_file": "--boxes"}
+_NOT_WITH_LIST: Final = {
+    "photos": "PHOTO",
+    "json": "--json",
+    "draw": "--draw",
+    "report": "--report",
+    "boxes_file": "--boxes",
+}
 
 
 def many_photos_options() -> argparse.ArgumentParser:
