@@ -11,8 +11,9 @@ from typing import Final
 from face_landmarks.cli.options import complain, count_faces, make_aligner, positive, say
 from face_landmarks.errors import InputError
 from face_landmarks.output.cluster import align_dataset
+from face_landmarks.output.folders.lists import read_list
 
-_NOT_WITH_RAY: Final = ("json", "draw", "boxes_file", "point_names", "shard", "list", "report")
+_NOT_WITH_RAY: Final = ("json", "draw", "boxes_file", "point_names", "shard", "report")
 _SHOWN: Final = 20  # problems; the results have all of them
 
 
@@ -78,14 +79,22 @@ def align_with_ray(options: argparse.Namespace) -> int:
     if os.path.exists(options.model):
         options.model = os.path.abspath(options.model)  # workers run elsewhere
     options.device = options.device or ("cuda" if options.gpus else "cpu")
+    if bool(options.photos) == bool(options.list):
+        raise InputError("--ray: expected either photos or --list FILE with it")
+    source: str | list[str] = options.photos
+    if options.list:
+        source = list(read_list(options.list, options.list_column)())
+    elif len(options.photos) == 1:
+        source = options.photos[0]
     report = align_dataset(
         partial(make_aligner, options),
-        options.photos[0] if len(options.photos) == 1 else options.photos,
+        source,
         options.out,
         column=options.column,
         names=options.names,
+        root=options.root,
         address=options.ray or None,
-        workers=getattr(options, "workers", None),
+        workers=options.workers,
         num_cpus=options.cpus,
         num_gpus=options.gpus,
         part_size=options.part_size,
@@ -93,7 +102,7 @@ def align_with_ray(options: argparse.Namespace) -> int:
     )
     problems = report.unreadable | report.failed
     if not report.images and not problems:
-        complain(f"{' '.join(options.photos)}: expected photos, got none")
+        complain(f"{options.list or ' '.join(options.photos)}: expected photos, got none")
         return 3
     for photo in sorted(problems)[:_SHOWN]:
         complain(f"{photo}: {problems[photo]}")

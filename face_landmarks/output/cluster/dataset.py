@@ -36,6 +36,7 @@ def align_dataset(
     *,
     column: str | None = None,
     names: str | None = None,
+    root: str | os.PathLike[str] | None = None,
     recursive: bool = True,
     filesystem: object = None,
     out_filesystem: object = None,
@@ -84,6 +85,7 @@ def align_dataset(
         out: a folder that every machine can write to, or a URI.
         column: of Parquet files, with the bytes of a photo in each row, or structs with a field "bytes".
         names: column of Parquet files with the photos' names, which must differ; by default FILE#ROW.
+        root: of a list, the folder or URI that its relative paths start from; by default this folder.
         recursive: include subfolders.
         filesystem: of the source, of pyarrow.fs or of fsspec; by default the one that the URI names.
         out_filesystem: of `out`, likewise.
@@ -110,7 +112,9 @@ def align_dataset(
     if part_size < 1:
         raise InputError(f"part_size: expected at least 1, got {part_size}")
     target = place_of(out, out_filesystem)
-    photos = find_photos(source, column=column, names=names, recursive=recursive, filesystem=filesystem)
+    photos = find_photos(
+        source, column=column, names=names, root=root, recursive=recursive, filesystem=filesystem
+    )
     with connect(address, share) as cluster, _only_run(target):
         settings: Row = run_once(share, _settings, aligner, share.num_cpus, share.num_gpus > 0)
         manifest = begin(target, settings)

@@ -89,6 +89,7 @@ def find_photos(
     *,
     column: str | None = None,
     names: str | None = None,
+    root: str | os.PathLike[str] | None = None,
     recursive: bool = True,
     filesystem: object = None,
 ) -> Source:
@@ -102,43 +103,47 @@ def find_photos(
     if not isinstance(source, (str, os.PathLike)):
         if column is not None:
             raise InputError("source: expected a file, folder or pattern of Parquet files, got a list")
-        return _listed([os.fspath(path) for path in source], filesystem)
+        return _listed([os.fspath(path) for path in source], root, filesystem)
+    if root is not None:
+        raise InputError(f"root: expected it with a list of files, got {os.fspath(root)!r} with {source}")
     place = place_of(source, filesystem)
     kind = place.kind()
     if kind == "nothing" and has_wildcards(place.path):
-        folder, pattern = split_pattern(place.path)
-        root = Place(place.filesystem, folder)
-        found = [(name, size) for name, size in root.files() if pattern.match(name)]
+        above, pattern = split_pattern(place.path)
+        folder = Place(place.filesystem, above)
+        found = [(name, size) for name, size in folder.files() if pattern.match(name)]
     elif kind == "folder":
-        root, found = place, place.files(recursive)
+        folder, found = place, place.files(recursive)
     elif kind == "file":
-        folder, name = posixpath.split(place.path)
-        root, found = (
-            Place(place.filesystem, folder),
-            [(name, place.filesystem.get_file_info(place.path).size)],
-        )
+        above, name = posixpath.split(place.path)
+        folder = Place(place.filesystem, above)
+        found = [(name, place.filesystem.get_file_info(place.path).size)]
     else:
         raise InputError(f"source: expected a folder, a file or a pattern, got {place}, which is not there")
     if column is None:
         photos = [Photo(*file) for file in found if _suffix(file[0]) in PHOTO_SUFFIXES or kind == "file"]
-        return Files(root, "", photos)
+        return Files(folder, "", photos)
     tables = [name for name, _ in found if _suffix(name) == ".parquet" or kind == "file"]
-    photos = [photo for table in tables for photo in _photos_of(root, table, column, names)]
+    photos = [photo for table in tables for photo in _photos_of(folder, table, column, names)]
     if names is not None:
         _check_unique([photo.name for photo in photos])
-    return Tables(root, column, photos)
+    return Tables(folder, column, photos)
 
 
-def _listed(paths: list[str], filesystem: object) -> Files:
-    """Photos named one by one, all on the filesystem of the first."""
+def _listed(paths: list[str], root: str | os.PathLike[str] | None, filesystem: object) -> Files:
+    """Photos named one by one, all on the filesystem of the root, or of the first."""
     _check_unique(paths)
+    if root is not None:
+        if others := [path for path in paths if "://" in path]:
+            raise InputError(f"source: expected paths that a root may be put before, got {others[0]!r}")
+        return Files(place_of(root, filesystem), "", [Photo(path) for path in paths])
     first = place_of(paths[0] if paths else ".", filesystem)
     prefix = paths[0][: -len(first.path)] if paths and "://" in paths[0] else ""
     for path in paths:
         if not path.startswith(prefix) or (not prefix and "://" in path):
             raise InputError(f"source: expected paths of one filesystem, got {paths[0]!r} and {path!r}")
-    root = Place(first.filesystem, "") if prefix or filesystem is not None else place_of(".")
-    return Files(root, prefix, [Photo(path) for path in paths])
+    folder = Place(first.filesystem, "") if prefix or filesystem is not None else place_of(".")
+    return Files(folder, prefix, [Photo(path) for path in paths])
 
 
 def _photos_of(root: Place, table: str, column: str, names: str | None) -> Iterator[Photo]:

@@ -260,11 +260,17 @@ def test_the_command_hands_its_arguments_over(here, photos, tmp_path, monkeypatc
     assert main([*words, "--ray"]) == 0
     assert "10 faces in 10 photos, 0 unreadable" in capsys.readouterr().err
     assert len(rows_of(out)) == 10 and len(parts_of(out)) == 3
+    (tmp_path / "list.txt").write_text("3.png\n5.png\n")
+    listed = ["align", "--list", str(tmp_path / "list.txt"), "--root", str(photos)]
+    assert main([*listed, "--out", str(tmp_path / "two"), "--ray", "--workers", "2"]) == 0
+    assert rows_of(tmp_path / "two").keys() == {"3.png", "5.png"}
     (photos / "broken.jpg").touch()
     assert main([*words, "--ray", "auto"]) == 1
     assert "10 of them earlier, 1 unreadable" in capsys.readouterr().err
     for more, message in (
         (["--ray", "--json", "x.json"], "--json: expected no --ray beside it"),
+        (["--ray", "--shard", "1/2"], "--shard: expected no --ray beside it"),
+        (["--ray", "--list", "x.txt"], "--ray: expected either photos or --list FILE with it"),
         (["--column", "photo"], "--column: expected --ray with it"),
         (["--gpus", "-1", "--ray"], "expected a number from 0 up"),
     ):

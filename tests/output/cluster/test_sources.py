@@ -88,6 +88,12 @@ def test_a_list_keeps_its_names(folder, monkeypatch):
     assert list(contents(find_photos(uris)).items()) == [(uris[0], b"a.png"), (uris[1], b"deep/c.png")]
     with pytest.raises(InputError, match=r"different names, got 'a.png' more than once"):
         find_photos(["a.png", "b.png", "a.png"])
+    assert contents(find_photos(["c.png"], root="deep")) == {"c.png": b"deep/c.png"}
+    assert contents(find_photos(["c.png"], root=f"file://{folder}/deep")) == {"c.png": b"deep/c.png"}
+    with pytest.raises(InputError, match="that a root may be put before"):
+        find_photos(uris, root="deep")
+    with pytest.raises(InputError, match="root: expected it with a list"):
+        find_photos("deep", root="deep")
     with pytest.raises(InputError, match="one filesystem"):
         find_photos(["a.png", "s3://bucket/b.png"])
 
