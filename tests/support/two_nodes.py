@@ -68,9 +68,10 @@ def main() -> None:
     photos, out, log = sys.argv[1:]
     Path(log).touch()
     cluster = Cluster(initialize_head=True, head_node_args=NODE)
-    second = cluster.add_node(**NODE)
-
-    victim = second.node_id
+    second = cluster.add_node(**NODE, resources={"second": 1})
+    ray.init(address=cluster.address, log_to_driver=False)
+    (victim,) = (node["NodeID"] for node in ray.nodes() if "second" in node["Resources"])
+    ray.shutdown()
 
     def make() -> FaceAligner:
         return FaceAligner("shr-fan-68-fast", detector=Watched(log, victim), device="cpu")
