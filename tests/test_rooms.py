@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "face_landmarks"
 ROWS = (
     "__main__",
     "__init__ cli compat",
-    "reports",
+    "reports demo",
     "output video benchmarks training",
     "aligner",
     "locating runtime",

@@ -30,7 +30,7 @@ from typing import NoReturn
 import cv2
 
 from face_landmarks import __version__
-from face_landmarks.cli.commands import align, cache, download, evaluate, export, merge, models, train, video
+from face_landmarks.cli.commands import align, cache, demo, evaluate, export, merge, models, train, video
 from face_landmarks.cli.options import EXIT_CODES, complain, say
 from face_landmarks.errors import FaceLandmarksError
 
@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (align, merge, video, models, evaluate, export, download, cache, train):
+    for command in (align, merge, video, demo, models, evaluate, export, cache, train):
         command.add_parser(commands)
     return parser
 

@@ -212,7 +212,7 @@ def test_every_argument_has_a_help():
         for action in parser._actions:
             if isinstance(action, argparse._SubParsersAction):
                 parsers += action.choices.values()
-                assert len(action._choices_actions) == len(action.choices) == 9
+                assert len(action._choices_actions) == len(action.choices) == 10
             else:
                 assert action.help, (parser.prog, action.dest)
     assert all(parser.description for parser in parsers)

@@ -39,7 +39,7 @@ def commands():
     lines = "\n".join(code).replace("\\\n", " ").splitlines()
     words = [shlex.split(line) for line in lines if line.startswith("face-landmarks ")]
     words = [list(w) for w in dict.fromkeys(map(tuple, words))]
-    return [w for w in words if not {"train", "evaluate", "download"} & set(w)]
+    return [w for w in words if not {"train", "evaluate", "download", "demo"} & set(w)]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`face-landmarks cache`: what is in the cache, and where."""
+"""`face-landmarks download` and `cache`: weights put into the cache, what is in it, and where it is."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ import argparse
 
 from face_landmarks.cli.options import Commands
 from face_landmarks.models.cache import cached_files, clear_cache
+from face_landmarks.models.weights import download
 from face_landmarks.models.weights_file import cache_folder
 
 
 def add_parser(commands: Commands) -> None:
-    """Add the command and its arguments."""
+    """Add the commands and their arguments."""
+    fetch = commands.add_parser(
+        "download",
+        help="put a model's weights into the cache",
+        description="Put a model's weights into the cache and print where they are.",
+    )
+    fetch.add_argument("model", help="name, see 'face-landmarks models'")
+    fetch.set_defaults(run=_download)
     cache = commands.add_parser(
         "cache", help="list, verify or clear the downloaded weights", description="Manage downloaded weights."
     )
@@ -22,6 +30,11 @@ def add_parser(commands: Commands) -> None:
         help="list the files, compare them with their SHA-256, or delete them (default: %(default)s)",
     )
     cache.set_defaults(run=_cache)
+
+
+def _download(options: argparse.Namespace) -> int:
+    print(download(options.model))
+    return 0
 
 
 def _cache(options: argparse.Namespace) -> int:
