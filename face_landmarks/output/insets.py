@@ -12,6 +12,7 @@ from face_landmarks.output.strokes import SHADE, size_of
 from face_landmarks.results import Faces
 
 _FOOTPRINT = 0.75  # side of what a view shows, in units of the box's width + height
+_RIM = 0.25  # around a face that no view covers, in widths and heights of its box
 _MARGIN = 4  # pixels between views, and to the edge of the photo
 _PLACES = 8  # tried along each side of the photo
 
@@ -35,7 +36,8 @@ def place_insets(faces: Faces, shape: tuple[int, int], side: int) -> dict[int, t
         {(int(x), int(y)) for x in xs for y in (ys[0], ys[-1])}
         | {(int(x), int(y)) for x in (xs[0], xs[-1]) for y in ys}
     )
-    taken = [tuple(map(float, box)) for box in faces.boxes]
+    rims = _RIM * np.tile(faces.boxes[:, 2:] - faces.boxes[:, :2], 2) * (-1, -1, 1, 1)
+    taken = [tuple(map(float, box)) for box in faces.boxes + rims]
     places: dict[int, tuple[int, int]] = {}
     for number, (landmarks, box) in enumerate(zip(faces.landmarks, faces.boxes, strict=True)):
         if size_of(landmarks) >= side / 2 or not _is_in_view(box, shape):

@@ -415,7 +415,7 @@ MUTANTS = [
     (
         "a view covers faces",
         "output/insets.py",
-        "taken = [tuple(map(float, box)) for box in faces.boxes]",
+        "taken = [tuple(map(float, box)) for box in faces.boxes + rims]",
         "taken: list[tuple[float, ...]] = []",
         "tests/output/test_insets.py",
     ),
