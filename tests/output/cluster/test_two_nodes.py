@@ -24,7 +24,7 @@ if find_spec("ray") is None:
     pytest.skip('needs Ray Data: pip install "shr-fan[ray]"', allow_module_level=True)
 if Version(version("ray")) < Version("2.60"):
     pytest.skip(
-        "needs Ray 2.60, where both workers, which wait for each other here, get a part at once",
+        "needs Ray 2.60: with 2.40 the second worker stays without a part, for which the first one waits",
         allow_module_level=True,
     )
 
