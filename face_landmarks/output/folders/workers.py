@@ -123,9 +123,9 @@ class Workers:
         self._workers.clear()
 
     @property
-    def processes(self) -> list[int]:
-        """The ids of the processes that are there."""
-        return [worker.process.pid for worker in self._workers]
+    def ready(self) -> int:
+        """How many processes have their aligner."""
+        return sum(worker.is_ready for worker in self._workers)
 
     def align(self, groups: Iterator[Sequence[Photo]]) -> Iterator[Group]:
         """The lines of each group, in order.
