@@ -1,6 +1,6 @@
 """Photos and faces a second, with one process and two, stage by stage: the tables of docs/throughput.md.
 
-    python examples/lab/measure_throughput.py [--model shr-fan-68] [--detector mtcnn] [--seconds 8]
+    python examples/lab/speed/measure_throughput.py [--model shr-fan-68] [--detector mtcnn] [--seconds 8]
 
 It takes two to three minutes on two idle cores. Photos are files of one face, small (512 x 512) and large
 (4000 x 3000), from the page cache; the results are written as JSON lines. Every stage of one thread is warmed
@@ -30,7 +30,7 @@ from face_landmarks.output.folders.journal import append, settings_of
 from face_landmarks.output.folders.lists import Photo
 from face_landmarks.output.folders.workers import Workers
 
-PHOTO = Path(__file__).parents[1] / "data" / "astronaut.jpg"
+PHOTO = Path(__file__).parents[2] / "data" / "astronaut.jpg"
 Stages = dict[str, tuple[dict[str, float], int]]  # of each size: seconds of each stage, bytes of a line
 SIZES = {"small": (512, 512), "large": (4000, 3000)}
 
