@@ -447,4 +447,26 @@ MUTANTS = [
         "if False:",
         CROPS,
     ),
+    # pages
+    (
+        "the surest faces are kept where there are too many",
+        "reports/results.py",
+        'chosen[np.argsort(every, kind="stable")[:most]] = True',
+        "chosen[:most] = True",
+        "tests/reports/test_write_report.py",
+    ),
+    (
+        "the demo answers under any host's name",
+        "demo/server.py",
+        "return host in self.server.hosts and origin in",
+        "return origin in",
+        "tests/demo/test_demo.py",
+    ),
+    (
+        "the demo's token serves twice",
+        "demo/server.py",
+        "            if right:\n                self._token = None\n",
+        "",
+        "tests/demo/test_demo.py",
+    ),
 ]
