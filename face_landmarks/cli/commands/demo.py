@@ -40,11 +40,11 @@ def add_parser(commands: Commands) -> None:
 def _demo(options: argparse.Namespace) -> int:
     with DemoServer(make_aligner(options), options.port) as server:
         server.aligner.detector  # noqa: B018 - loaded now, not at the first picture
-        print(server.url, flush=True)
-        say("face-landmarks: this address opens the page once; Ctrl-C ends the program")
-        if not options.no_browser:
-            webbrowser.open(server.url)
         try:
+            print(server.url, flush=True)
+            say("face-landmarks: this address opens the page once; Ctrl-C ends the program")
+            if not options.no_browser:
+                webbrowser.open(server.url)
             server.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt:  # the regular end
             return 0
