@@ -1,4 +1,4 @@
-"""Facial landmarks that are accurate below the pixel.
+"""Subpixel facial landmarks.
 
 from face_landmarks import FaceAligner
 

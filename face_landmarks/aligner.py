@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, Literal, TypeAlias, TypeVar
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -38,12 +38,11 @@ from face_landmarks.runtime.runtimes import Backend, check_backend, make_runnabl
 
 OnError: TypeAlias = Literal["raise", "warn"] | Callable[[int, Exception], object]
 
-_T = TypeVar("_T")
 _TYPES: Final = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 class FaceAligner:
-    """Finds the landmarks of every face in a photo, below the pixel.
+    """Finds the landmarks of every face in a photo, with subpixel accuracy.
 
     The aligner keeps nothing between calls, may be shared by threads, and can be pickled; in a
     forked process it computes on one thread. docs/speed.md says which backend and type suit which
@@ -77,7 +76,7 @@ class FaceAligner:
 
     Raises:
         UnknownModelError: no model of this name.
-        WeightsError: the weights cannot be had or do not fit.
+        WeightsError: the weights cannot be obtained or do not fit.
         InputError: another argument is unusable.
         MissingDependencyError: the backend is not installed.
         ExportError: the backend cannot run a network of your own.
@@ -191,7 +190,7 @@ class FaceAligner:
         Raises:
             InputError: an unusable image, box or roll.
             DetectorError: the detector broke its contract.
-            WeightsError: YuNet's file cannot be had.
+            WeightsError: YuNet's file cannot be obtained.
 
         Example:
             A face of 80 x 110 pixels about the point (200, 150) lies on its side, its forehead to the right
@@ -286,9 +285,9 @@ class FaceAligner:
         """Write the network as ONNX in float32, for any batch size; `docs/export.md` shows its use.
 
         The file's metadata states the crop rule, the layout, the label offset of the training data (`lean`
-        of the card) and the licence. It holds the weights as they
-        were loaded, whatever type and backend this aligner computes with. Its answers on a real face are
-        compared with torch's in float32, to 0.001 crop pixels, if ONNX Runtime is installed.
+        of the card) and the licence. The file holds the weights as they were loaded, whatever type and
+        backend this aligner computes with. Its answers on a real face are compared with torch's in float32,
+        to 0.001 crop pixels, if ONNX Runtime is installed.
 
         Args:
             path: the file to write, whose name ends in .onnx.

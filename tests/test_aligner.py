@@ -463,6 +463,13 @@ def test_boxes_for_another_number_of_photos_are_refused(boxes):
         spot_finder(lambda image: []).align_batch([photo_with_a_dot(5, 5)] * 2, boxes)
 
 
+def test_lists_of_different_lengths_are_refused_before_the_first_photo_is_read():
+    with pytest.raises(InputError, match="boxes: expected one entry .* for each of 2 images, got 1"):
+        spot_finder().align_batch(["nowhere.jpg", "nowhere.jpg"], [None])
+    with pytest.raises(InputError, match="rolls: expected one entry .* for each of 1 images, got 2"):
+        spot_finder().align_batch((photo_with_a_dot(5, 5) for _ in range(1)), [[(0, 0, 9, 9)]], [[0], [0]])
+
+
 @pytest.mark.parametrize("box", [(0, 0, 0, 10), (10, 0, 0, 10), (0, 0, np.nan, 10)])
 def test_a_box_without_area_is_refused(box):
     with pytest.raises(InputError, match="box"):

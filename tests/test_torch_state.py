@@ -16,12 +16,13 @@ from face_landmarks import MTCNN, FaceAligner, align_faces, read_image
 ROOT = Path(__file__).parents[1]
 PHOTO = ROOT / "examples" / "data" / "astronaut.jpg"
 PACKAGE = ROOT / "face_landmarks"
-# What stands on the way from a photo to its landmarks.
+# What stands on the way from a photo to its landmarks, and training.
 PATH = [
     "geometry.py",
     "heatmap.py",
     "aligner.py",
     *("locating/*.py", "detection/*.py", "runtime/runtimes.py", "models/*.py", "output/*.py"),
+    "training/*.py",
 ]
 FACTORIES = {
     "zeros",
@@ -35,6 +36,8 @@ FACTORIES = {
     "linspace",
     "rand",
     "randn",
+    "randint",
+    "from_file",
 }
 
 

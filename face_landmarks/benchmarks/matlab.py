@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_landmarks._system.extras import import_extra
-from face_landmarks.errors import AnnotationError
+from face_landmarks.errors import AnnotationError, FaceLandmarksError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,8 +103,9 @@ def _is_hdf5(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             start = file.read(520)
-    except OSError as error:
-        raise AnnotationError(f"{path}: expected a MATLAB file, got {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        reason = getattr(error, "strerror", None) or error
+        raise AnnotationError(f"{path}: expected a MATLAB file, got {reason}") from error
     return start.startswith(_HDF5) or start[512:] == _HDF5
 
 
@@ -114,9 +115,9 @@ def _hdf5(path: Path) -> Iterator[Any]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, KeyError, ValueError, RuntimeError) as error:  # what h5py raises for damaged files
-        if isinstance(error, AnnotationError):
-            raise
+    except FaceLandmarksError:
+        raise
+    except Exception as error:  # h5py raises whatever a damaged file, or a variable of another kind, makes it
         raise AnnotationError(f"{path}: expected a MATLAB v7.3 file, got {error}") from error
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal
 
+from face_landmarks._system.arguments import shown
 from face_landmarks.benchmarks.annotations import AnnotatedImage
 from face_landmarks.benchmarks.metrics import Normaliser
 from face_landmarks.benchmarks.readers import (
@@ -187,8 +188,8 @@ def get_benchmark(name: str) -> Benchmark:
     Raises:
         InputError: there is none.
     """
-    if name not in BENCHMARKS:
-        raise InputError(f"benchmark: expected one of {', '.join(BENCHMARKS)}, got {name!r}")
+    if not isinstance(name, str) or name not in BENCHMARKS:
+        raise InputError(f"benchmark: expected one of {', '.join(BENCHMARKS)}, got {shown(name)}")
     return BENCHMARKS[name]
 
 

@@ -286,7 +286,10 @@ def _read_aflw(root: Path, *, train: bool) -> tuple[list[AnnotatedImage], NDArra
     first = count * 20000 // 24386  # 20000 of the whole
     chosen = order[:first] if train else order[first:]
     folder = files.find("data/flickr", "flickr", "images", "aflw/data/flickr")
-    photos = [folder / str(np.ravel(names)[index].item()) for index in chosen]
+    names = np.ravel(names)
+    if len(names) != count:
+        raise files.failure(f"{path}: expected the names of {count} photos, got {len(names)}")
+    photos = [folder / str(names[index].item()) for index in chosen]
     files.require(photos)
     samples = [
         files.face(photo, landmarks[index], boxes[index]) for photo, index in zip(photos, chosen, strict=True)

@@ -51,7 +51,7 @@ def make_detector(
     Raises:
         InputError: another name, or unusable rotations.
         MissingDependencyError: facenet-pytorch, which has MTCNN's weights, is not installed.
-        WeightsError: YuNet's file cannot be had.
+        WeightsError: YuNet's file cannot be obtained.
     """
     check_detector(name)
     if name == "yunet":

@@ -77,9 +77,7 @@ def _turn_back(found: Found, image: Image, turn: int) -> Found:
     edges, scores, points = found
     matrix, _ = _turn_matrix(image, turn)
     back = np.linalg.inv(matrix)
-    shift = np.full(
-        2, 0.5
-    )  # edges are counted from the outer edge of the first pixel, matrices from its centre
+    shift = np.full(2, 0.5)  # edges count from the outer edge of the first pixel, matrices from its centre
     centres = ((edges[:, :2] + edges[:, 2:]) / 2 - shift) @ back[:2, :2].T + back[:2, 2] + shift
     sizes = edges[:, 2:] - edges[:, :2]
     if turn % 2:

@@ -56,7 +56,7 @@ class YuNet:
             "onnxruntime" if it is installed.
 
     Raises:
-        WeightsError: the file cannot be had.
+        WeightsError: the file cannot be obtained.
         WeightsFormatError: this version of the runtime cannot read the file.
         MissingDependencyError: ONNX Runtime is asked for and not installed.
         InputError: an argument is out of its range.

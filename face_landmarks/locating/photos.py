@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -58,12 +58,18 @@ class Photo(NamedTuple):
 def rows_of(
     images: Iterable[ImageSource], **given: Sequence[ArrayLike | None] | None
 ) -> Iterator[tuple[ImageSource, ArrayLike | None, ArrayLike | None]]:
-    """Each image with its boxes and rolls, which must be as many as the images."""
+    """Each image with its boxes and rolls, which must be as many as the images.
+
+    Raises:
+        InputError: they are not; before the first image, if the images have a length, else after the last.
+    """
     for name, values in given.items():
         if (values is not None and not (hasattr(values, "__len__") and hasattr(values, "__getitem__"))) or (
             isinstance(values, (str, bytes, Mapping))
         ):
             raise InputError(f"{name}: expected a list with an entry for each image, got {kind_of(values)}")
+    if isinstance(images, Sized):
+        _check_lengths(len(images), given)
     count = 0
     for image in images:
         count += 1
@@ -72,6 +78,10 @@ def rows_of(
         )
         if all(values is None or count <= len(values) for values in given.values()):
             yield image, boxes, rolls
+    _check_lengths(count, given)
+
+
+def _check_lengths(count: int, given: Mapping[str, Sequence[ArrayLike | None] | None]) -> None:
     for name, values in given.items():
         if values is not None and count != len(values):
             raise InputError(

@@ -83,7 +83,7 @@ def _search_turned(
 
 
 def _checked(locator: Locator, found: Located, photos: Sequence[NDArray[np.uint8]], boxes: Tensor) -> Located:
-    """The answers for B faces, with lower scores where a second look finds the landmarks elsewhere.
+    """The answers for B faces, with lower scores where a second pass finds the landmarks elsewhere.
 
     The expected error of a landmark is at least the distance that it moved.
     """

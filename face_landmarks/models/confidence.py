@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from face_landmarks._system.arguments import check_number
 from face_landmarks.errors import InputError
 from face_landmarks.models.card import Calibration
 
@@ -51,8 +52,8 @@ def coverage_radius(share: float, calibration: Calibration | None = None) -> flo
     Raises:
         InputError: the share is not between 0 and 1.
     """
-    if not 0 < share < 1:
-        raise InputError(f"share: expected a number between 0 and 1, got {share}")
+    expected = "a number between 0 and 1"
+    share = check_number("share", share, expected, least=math.ulp(0.0), most=1 - math.ulp(0.5))
     rayleigh = _rayleigh_radius(share)
     if calibration is None or not calibration.radii:
         return rayleigh
@@ -114,6 +115,8 @@ def fit_calibration(landmark_scores: Tensor, errors: Tensor) -> Calibration:
     scale = tuple(round(float(value), 4) for value in log_scale.detach().exp())
     fitted = Calibration(scale, round(float(powers[0].detach()), 4), round(float(powers[1].detach()), 4))
     ratio = (observed / expected_errors(landmark_scores.double(), fitted)).cpu().numpy()
+    if not np.isfinite(ratio).all():
+        return fitted  # a scale of 0, which no card accepts
     quantiles = np.quantile(ratio, _SHARES).round(4).tolist()
     if any(a >= b for a, b in zip([0.0, *quantiles], quantiles, strict=False)):
         return fitted  # too few faces, or errors all alike

@@ -265,6 +265,12 @@ class StackedHourglass(nn.Module):
         return outputs
 
 
+def random_network(config: HourglassConfig) -> StackedHourglass:
+    """A network with random weights in float32, on the CPU, whatever torch's defaults are."""
+    with torch.device("cpu"):
+        return StackedHourglass(config).float()
+
+
 def complexity(config: HourglassConfig) -> tuple[int, int]:
     """Size and cost of a network of this shape: parameters, and multiply-adds of its convolutions."""
     with torch.device("meta"):  # shapes without memory

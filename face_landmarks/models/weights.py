@@ -104,7 +104,7 @@ def load_weights(
             raise InputError(f"sha256: expected the full hash of {model}, got None")
         return _read(*obtain(model, _file_behind(model, sha256), registry.PRETRAINED, progress=progress))
     if not isinstance(model, str) or "/" in model or os.sep in model or model.endswith(_SUFFIXES):
-        return _read(*_local(Path(model), sha256))
+        return _read(*_local(check_path("model", model), sha256))
     card = get_card(model)
     file = file_of(card)
     if sha256 not in (None, file.sha256):
@@ -169,10 +169,10 @@ def _file_behind(url: str, sha256: str) -> WeightsFile:
 def _local(path: Path, sha256: str | None) -> tuple[Place, bytes]:
     try:
         data = path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         raise WeightsError(
             f"{path}: expected a weights file or the name of a model ({', '.join(list_models())}), "
-            f"got {error.strerror or error}"
+            f"got {getattr(error, 'strerror', None) or error}"
         ) from error
     found = sha256_of(data)
     file = WeightsFile(path.name, sha256 or found, len(data))

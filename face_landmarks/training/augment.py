@@ -108,7 +108,8 @@ def near_views(
     Returns:
         2 B views, all first views first.
     """
-    nudge = 2 * torch.rand(len(pictures), 2, generator=generator, device=pictures.device) - 1
+    count, device = len(pictures), pictures.device
+    nudge = 2 * torch.rand(count, 2, generator=generator, dtype=torch.float32, device=device) - 1
     numbers = generator.get_state()
     rules = (crop_size, layout, lean, config, generator)
     first = random_views(pictures, landmarks, flips, *rules, source_scale=source_scale)

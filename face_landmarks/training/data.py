@@ -198,7 +198,7 @@ def crop_faces(
     names = tuple(Path(str(sample.image)).stem for sample in samples for _ in sample.landmarks)
     shape = (len(names), 3, size, size)
     if store is None:
-        pictures = torch.empty(shape, dtype=torch.uint8)
+        pictures = torch.empty(shape, dtype=torch.uint8, device="cpu")
         _fill(pictures, samples, matrices, progress)
         return FaceSet(pictures, landmarks, names)
     key = _key(samples, matrices, size)
@@ -234,7 +234,7 @@ def _open_store(store: Path, shape: tuple[int, ...], key: str) -> tuple[Tensor, 
             if free < size:
                 raise InputError(f"{store}: expected {size / 1e9:.1f} GB of free space, got {free / 1e9:.1f}")
     try:
-        pictures = torch.from_file(str(store), shared=True, size=size, dtype=torch.uint8)
+        pictures = torch.from_file(str(store), shared=True, size=size, dtype=torch.uint8, device="cpu")
     except RuntimeError as error:
         raise WriteError(f"{store}: expected a place to write to, got {error}") from error
     return pictures.view(shape), filled
@@ -282,7 +282,7 @@ def load_unlabelled(folder: str | os.PathLike[str], size: int) -> FaceSet:
         height, width = image.shape[:2]
         side = max(height, width)
         x0, y0 = (width - side) / 2 - 0.5, (height - side) / 2 - 0.5
-        box = torch.tensor([[x0, y0, x0 + side, y0 + side]])
+        box = torch.tensor([[x0, y0, x0 + side, y0 + side]], dtype=torch.float32, device="cpu")
         pictures.append(_cut(image, crop_matrices(box, size, 0.5), size))
         names.append(path.stem)
     landmarks = torch.empty(len(names), 0, 2, dtype=torch.float32, device="cpu")

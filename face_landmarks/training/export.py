@@ -14,7 +14,7 @@ from face_landmarks._system.devices import choose_device
 from face_landmarks.errors import ExportError
 from face_landmarks.models.card import Calibration, ModelCard
 from face_landmarks.models.confidence import fit_calibration, fit_doubtful_score
-from face_landmarks.models.hourglass import StackedHourglass
+from face_landmarks.models.hourglass import StackedHourglass, random_network
 from face_landmarks.models.weights import save_weights
 from face_landmarks.training.config import TrainConfig, restore_config
 from face_landmarks.training.data import FaceSet
@@ -113,7 +113,7 @@ def _stored(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor
 
 
 def _network(config: TrainConfig, state: Mapping[str, Tensor]) -> StackedHourglass:
-    network = StackedHourglass(config.network)
+    network = random_network(config.network)
     network.load_state_dict(state, strict=True)
     return network.eval()
 
@@ -128,7 +128,8 @@ def _compare(
         ExportError: they differ by more, or are not finite.
     """
     size = config.network.crop_size
-    noise = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator("cpu").manual_seed(0)
+    noise = torch.rand(2, 3, size, size, generator=generator, dtype=torch.float32, device="cpu")
     crops = noise if faces is None else torch.cat((noise, faces.pictures[:6].float().cpu() / 255))
     expected, found = exact(crops), stored(crops)
     difference = float((found - expected).abs().max() / expected.abs().max())
@@ -162,7 +163,7 @@ def calibrate(
     """
     device = choose_device(device)
     points, scores = predict(network.eval().to(device), validation.pictures.to(device), config)
-    errors = (points - validation.landmarks).norm(dim=-1)
+    errors = (points - validation.landmarks.cpu()).norm(dim=-1)
     return {
         "calibration": fit_calibration(scores, errors),
         "doubtful_score": fit_doubtful_score(scores),

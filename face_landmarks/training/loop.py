@@ -23,12 +23,13 @@ from face_landmarks._system.compiling import can_compile, compiled
 from face_landmarks._system.devices import choose_device
 from face_landmarks._system.files import make_folder
 from face_landmarks._system.locks import only_run
+from face_landmarks._system.torch_state import own_types
 from face_landmarks.benchmarks.metrics import nme, normaliser, signed_error
 from face_landmarks.errors import InputError, TrainingError
 from face_landmarks.geometry import resize_matrix, transform_points
 from face_landmarks.heatmap import decode_heatmaps
 from face_landmarks.layouts import Layout, get_layout
-from face_landmarks.models.hourglass import StackedHourglass
+from face_landmarks.models.hourglass import StackedHourglass, random_network
 from face_landmarks.models.weights import LandmarkModel
 from face_landmarks.training.augment import Views, near_views, random_views
 from face_landmarks.training.config import TrainConfig
@@ -107,15 +108,14 @@ class Trainer:
         self.folder = Path(folder)
         taught_by = None if teacher is None else teacher.network.state_dict()
         self.fingerprint = fingerprint(data, initial, taught_by, precision)
-        self.network = StackedHourglass(config.network)
+        self.network = random_network(config.network)
         if initial is not None:
             _fill(self.network, initial)
         self.network = self.network.to(self.device).to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
         compile = compile and can_compile(self.device)
-        self.forward: Callable[[Tensor], list[Tensor]] = self.network.forward_stacks
-        if compile:
-            self.forward = compiled(self.network.forward_stacks)
+        stacks = self.network.forward_stacks
+        self.forward: Callable[[Tensor], list[Tensor]] = compiled(stacks) if compile else stacks
         self.teacher = None if teacher is None else Teacher(teacher, config, self.device, compile=compile)
         self.optimiser = torch.optim.AdamW(_parameter_groups(self.network, config.weight_decay))
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
@@ -137,7 +137,7 @@ class Trainer:
             WriteError: the folder cannot be written to, or another run is writing to it.
         """
         make_folder(self.folder)
-        with only_run(self.folder):
+        with only_run(self.folder), own_types(self.device):
             self.resume()
             self._run(progress, checkpoint_seconds)
         return self.best
@@ -182,14 +182,13 @@ class Trainer:
         """
         if infinite := [f"{name} {value}" for name, value in losses.items() if not math.isfinite(value)]:
             raise self.diverged(f"finite losses, got {', '.join(infinite)}")
-        row = losses | self.validate()
         state = {
             "step": self.step,
             "faces": self.step * self.config.batch_size,
             "seconds": self.seconds,
             "learning_rate": self.learning_rate(),
         }
-        return state | row
+        return state | losses | self.validate()
 
     def diverged(self, problem: str) -> TrainingError:
         """The error of a run whose numbers are no longer finite."""
@@ -257,13 +256,16 @@ class Trainer:
         for faces_of, count in zip(sets, counts, strict=True):
             if faces_of is None or count == 0:
                 continue
-            index = torch.randint(len(faces_of), (count,), generator=self.generator, device=self.device)
+            index = torch.randint(
+                len(faces_of), (count,), generator=self.generator, dtype=torch.int64, device=self.device
+            )
             drawn, points = faces_of.draw(index, self.device)
             pictures.append(drawn)
             if points.shape[1] == 0:  # unlabelled: placeholders that no loss reads
                 points = points.new_zeros(count, len(self.layout), 2)
             landmarks.append(points)
-        flips = torch.rand(faces, generator=self.generator, device=self.device) < config.augment.flip
+        draws = torch.rand(faces, generator=self.generator, dtype=torch.float32, device=self.device)
+        flips = draws < config.augment.flip
         drawn, points = torch.cat(pictures), torch.cat(landmarks)
         size, scale = config.network.crop_size, config.source_size / config.network.crop_size
         rules = (size, self.layout, config.lean, config.augment, self.generator)

@@ -45,7 +45,8 @@ def loss_terms(
     """
     crop_to_heatmap = torch.linalg.inv(heatmap_to_crop)
     points = transform_points(crop_to_heatmap, views.landmarks)
-    chosen = torch.arange(len(points), device=points.device) % (len(points) // config.views) < labelled
+    order = torch.arange(len(points), dtype=torch.int64, device=points.device)
+    chosen = order % (len(points) // config.views) < labelled
     points = points[chosen]
     target = encode_heatmaps(
         points, (stacks[0].shape[2], stacks[0].shape[3]), config.sigma, rounded=config.rounded
@@ -137,8 +138,8 @@ def principal_axes(heatmaps: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
         (B, K, 2), the standard deviation along each, in cells and at least a half.
     """
     height, width = heatmaps.shape[-2:]
-    x = torch.arange(width, device=heatmaps.device) - centres[..., 0, None]  # (B, K, W)
-    y = torch.arange(height, device=heatmaps.device) - centres[..., 1, None]  # (B, K, H)
+    x = torch.arange(width, dtype=centres.dtype, device=centres.device) - centres[..., 0, None]  # (B, K, W)
+    y = torch.arange(height, dtype=centres.dtype, device=centres.device) - centres[..., 1, None]  # (B, K, H)
     density = heatmaps.float().clamp_min(0)
     density = density * (density > _LEAST_SHARE * density.amax(dim=(2, 3), keepdim=True))
     density = density / density.sum(dim=(2, 3), keepdim=True).clamp_min(1e-6)

@@ -59,7 +59,7 @@ class Teacher:
         network = config.network
         self.crop_to_crop = resize_matrix(self.size / network.crop_size).to(device)
         heatmap_to_crop = resize_matrix(self.size / card.network.heatmap_size)
-        heatmap_to_crop[:2, 2] -= torch.tensor(card.offset, dtype=torch.float64)
+        heatmap_to_crop[:2, 2] -= torch.tensor(card.offset, dtype=torch.float64, device="cpu")
         ours_to_theirs = self.crop_to_crop.cpu() @ resize_matrix(network.crop_size / network.heatmap_size)
         self.heatmap_to_heatmap = (heatmap_to_crop.inverse() @ ours_to_theirs).to(device)  # ours to theirs
         ratio = card.network.heatmap_size / network.heatmap_size  # of their cells to ours
@@ -70,7 +70,8 @@ class Teacher:
                 "teacher_coordinate_weight alone"
             )
         cells = card.network.heatmap_size
-        places = self.heatmap_to_heatmap.cpu().diagonal()[:2, None] * torch.arange(network.heatmap_size)
+        own_cells = torch.arange(network.heatmap_size, dtype=torch.float64, device="cpu")
+        places = self.heatmap_to_heatmap.cpu().diagonal()[:2, None] * own_cells
         places = places + self.heatmap_to_heatmap.cpu()[:2, 2:]  # (2, H) our cells' x and y, in their cells
         sigma = config.sigma * math.sqrt(max(ratio**2 - 1, 0))
         gain = ratio if sigma >= _LEAST_SIGMA else 1.0  # along each axis, so that peaks keep their height
@@ -120,7 +121,7 @@ def _widening(places: Tensor, cells: int, sigma: float) -> Tensor:
         cells: of the axis; zero beyond.
         sigma: standard deviation in cells; where it is too small, samples are interpolated linearly instead.
     """
-    distance = places[:, None] - torch.arange(cells)
+    distance = places[:, None] - torch.arange(cells, dtype=places.dtype, device=places.device)
     if sigma < _LEAST_SIGMA:
         return (1 - distance.abs()).clamp_min(0).float()
     return (torch.exp(-distance.square() / (2 * sigma**2)) / (sigma * math.sqrt(2 * math.pi))).float()

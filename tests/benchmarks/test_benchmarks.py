@@ -214,6 +214,13 @@ def save(path, **variables):
     savemat(path, variables)
 
 
+def drop_a_name(path):
+    from scipy.io import loadmat
+
+    found = {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
+    save(path, **found | {"nameList": found["nameList"][1:]})
+
+
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
     [
@@ -226,6 +233,7 @@ def save(path, **variables):
         ("300w", lambda root: ibug(root, "*.jpg").unlink(), "expected one photo named"),
         ("300w-split2", lambda root: (root / "300W/02_Outdoor").rename(root / "x"), "02_Outdoor is missing"),
         ("aflw19", lambda root: cut(root / "AFLWinfo_release.mat"), "expected a MATLAB file"),
+        ("aflw19", lambda root: drop_a_name(root / "AFLWinfo_release.mat"), "names of 6 photos, got 5"),
         ("aflw19", lambda root: save(root / "AFLWinfo_release.mat", ra=[1]), "nameList is missing"),
         ("aflw19", lambda root: (root / "data/flickr").rename(root / "flickr_"), "data/flickr is missing"),
         ("aflw19", lambda root: shutil.rmtree(root / "data/flickr/0"), "photos are missing, the first"),
@@ -306,6 +314,23 @@ def test_both_kinds_of_matlab_files_are_read_as_matlab_shows_them(tmp_path):
         read_mat(tmp_path / "gone.mat", "matrix")
 
 
+@pytest.mark.parametrize("kind", ["group", "text", "empty"])
+def test_a_matlab_variable_without_numbers_or_cells_is_refused(tmp_path, kind):
+    import h5py
+
+    path = tmp_path / "odd.mat"
+    with h5py.File(path, "w") as file:
+        if kind == "group":
+            file.create_group("x")
+        else:
+            file["x"] = "words" if kind == "text" else h5py.Empty("f")
+    for read in (read_mat, cell_photos):
+        with pytest.raises(AnnotationError, match=r"odd\.mat: expected"):
+            read(path, "x")
+    with pytest.raises(AnnotationError, match="expected a MATLAB file, got embedded null byte"):
+        read_mat(tmp_path / "a\0b.mat", "x")
+
+
 def test_a_cell_that_is_no_photo_is_refused(tmp_path):
     import h5py
 
@@ -365,6 +390,8 @@ def test_every_nth_photo_is_held_out_with_all_its_faces():
 def test_an_unknown_benchmark_is_refused_with_those_there_are():
     with pytest.raises(InputError, match="one of 300w, 300w-split2, aflw19, cofw, cofw68, wflw, got 'lfw'"):
         get_benchmark("lfw")
+    with pytest.raises(InputError, match=r"benchmark: expected one of .*, got \['wflw'\]"):
+        get_benchmark(["wflw"])
     assert get_benchmark("wflw") is BENCHMARKS["wflw"]
     assert set(BENCHMARKS) == set(WRITERS)
 

@@ -109,7 +109,14 @@ def test_errors_that_are_all_alike_have_no_quantiles():
     assert fit_calibration(torch.full((5, K), 0.8), torch.ones(5, K)).radii == ()
 
 
-@pytest.mark.parametrize("share", [0, 1, -0.5, math.nan])
+def test_a_scale_of_zero_has_no_quantiles():
+    scores = torch.tensor([[0.02] * K, [0.1] * K])
+    errors = torch.tensor([[1.0] * K, [0.001] * K])
+    fitted = fit_calibration(scores, errors)
+    assert 0 in fitted.scale and fitted.radii == ()
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.5, math.nan, "0.5", None, True])
 def test_a_share_is_between_zero_and_one(share):
     with pytest.raises(InputError, match="share: expected a number between 0 and 1"):
         coverage_radius(share)

@@ -94,6 +94,8 @@ def test_a_local_file_that_is_missing_or_another_is_told(tmp_path: Path) -> None
         load_weights("gone.safetensors")
     with pytest.raises(WeightsError, match="got Is a directory"):
         load_weights(tmp_path)
+    with pytest.raises(WeightsError, match="expected a weights file .* got embedded null byte"):
+        load_weights("gone\0.safetensors")
     path = tmp_path / "a.safetensors"
     path.write_bytes(CONTENT)
     with pytest.raises(ChecksumError) as caught:
@@ -174,6 +176,15 @@ def test_a_state_dict_of_another_network_is_explained() -> None:
 def test_a_model_is_a_name_a_path_or_a_url(model: object) -> None:
     with pytest.raises(InputError, match="model: expected a name, a path or a URL, got"):
         load_weights(model)  # type: ignore[arg-type]
+
+
+def test_a_path_in_bytes_is_no_model() -> None:
+    class InBytes:
+        def __fspath__(self) -> bytes:
+            return b"a.safetensors"
+
+    with pytest.raises(InputError, match="model: expected a path, got"):
+        load_weights(InBytes())  # type: ignore[arg-type]
 
 
 def test_a_hash_is_a_string() -> None:

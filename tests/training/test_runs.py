@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from tiny_training import TINY, bare_set, face_set, trainer, training_data
+from torch_states import STATES
 
 from face_landmarks.cli import main
 from face_landmarks.errors import ExportError, InputError, TrainingError, WeightsFormatError, WriteError
@@ -139,6 +140,20 @@ def test_the_log_of_a_continued_run_has_no_row_later_than_its_checkpoint(tmp_pat
     with open_log(tmp_path, 0):
         pass
     assert len((tmp_path / "log.csv").read_text().splitlines()) == 1  # a run from the start
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_training_and_export_in_a_foreign_state_of_torch_are_in_float32(tmp_path, state):
+    config = dataclasses.replace(TINY, batch_size=8, near_weight=1.0, near_every=2, validate_every=6)
+    data = training_data(config)
+    with STATES[state]():
+        run = Trainer(config, data, tmp_path, precision=torch.float32, compile=False)
+        assert run.run(progress=False) < math.inf
+        export_model(tmp_path, tmp_path / "tiny.safetensors", **EXPORT)
+    for value in load_best(tmp_path)["average"].values():
+        assert value.dtype in (torch.float32, torch.int64) and value.device.type == "cpu"
+    crops = data.validation.pictures[:1] / 255
+    assert load_model(tmp_path / "tiny.safetensors").network(crops).isfinite().all()
 
 
 def test_a_run_folder_that_is_a_file_is_refused(tmp_path):

@@ -204,8 +204,8 @@ MUTANTS = [
     (
         "edges are turned as pixel centres",
         "detection/rotations.py",
-        "    )  # edges are counted",
-        "    ) * 0  # edges are counted",
+        "shift = np.full(2, 0.5)",
+        "shift = np.zeros(2)",
         ROTATIONS,
     ),
     (

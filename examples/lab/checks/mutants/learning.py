@@ -344,7 +344,7 @@ MUTANTS = [
     (
         "the teacher's offset is forgotten",
         "training/teacher.py",
-        "heatmap_to_crop[:2, 2] -= torch.tensor(card.offset, dtype=torch.float64)",
+        'heatmap_to_crop[:2, 2] -= torch.tensor(card.offset, dtype=torch.float64, device="cpu")',
         "heatmap_to_crop[:2, 2] -= 0",
         TEACHER,
     ),
