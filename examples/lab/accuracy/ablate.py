@@ -39,7 +39,7 @@ DECODERS: tuple[DecodeMethod, ...] = ("argmax", "quarter", "log-parabola", "loca
 
 
 def small(crop_size: int = 128, **changes: Any) -> HourglassConfig:
-    ours = {"stacks": 1, "features": 64, "depth": 3, "norm": "after"}
+    ours: dict[str, Any] = {"stacks": 1, "features": 64, "depth": 3, "norm": "after"}
     return HourglassConfig(crop_size=crop_size, heatmap_size=crop_size // 4, **(ours | changes))
 
 
@@ -87,7 +87,7 @@ def scores(trainer: Trainer, faces: FaceSet, config: TrainConfig) -> dict[str, f
                 trainer.average(
                     sample(batch.float() / 255, crop_to_picture.expand(len(batch), 3, 3), network.crop_size)
                 )
-                for batch in faces.pictures.split(32)
+                for batch in torch.split(faces.pictures, 32)
             ]
         )
 

@@ -34,7 +34,7 @@ def main() -> None:
     detector = make_detector(options.detector)
     edges, shifts, sizes = [], [], []
     for sample in samples:
-        boxes = run_detector(detector, read_image(sample.image)).boxes
+        boxes = run_detector(detector, read_image(sample.source)).boxes
         derived = boxes_from_landmarks(sample.landmarks)
         faces, found = match_boxes(derived, boxes)
         low, high = sample.landmarks[faces].min(axis=1), sample.landmarks[faces].max(axis=1)

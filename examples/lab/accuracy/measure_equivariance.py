@@ -32,7 +32,7 @@ def main() -> None:
     options = parser.parse_args()
     aligner = FaceAligner(options.model, detector=None, flip=options.flip)
     samples = read_folder(options.folder)
-    images = [read_image(sample.image) for sample in samples]
+    images = [read_image(sample.source) for sample in samples]
     boxes = [boxes_from_landmarks(sample.landmarks) for sample in samples]
     truth = np.concatenate([sample.landmarks for sample in samples])
     sides = np.concatenate([(b[:, 2:] - b[:, :2]).sum(axis=1) for b in boxes]) * aligner.card.crop_scale

@@ -32,7 +32,7 @@ def main() -> None:
 
     labels, models = [], []
     for sample in samples:
-        image, boxes = read_image(sample.image), boxes_from_landmarks(sample.landmarks)
+        image, boxes = read_image(sample.source), boxes_from_landmarks(sample.landmarks)
         last = image.shape[1] - 1
         mirrored_boxes = np.stack((last - boxes[:, 2], boxes[:, 1], last - boxes[:, 0], boxes[:, 3]), axis=1)
         direct = aligner.align(image, boxes).landmarks[..., 0]

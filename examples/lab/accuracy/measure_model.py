@@ -69,7 +69,7 @@ def main() -> None:
 
 def measure_crops(aligner: FaceAligner, folder: Path) -> dict[str, float]:
     samples = read_folder(folder)
-    images = [read_image(sample.image) for sample in samples]
+    images = [read_image(sample.source) for sample in samples]
     boxes = [boxes_from_landmarks(sample.landmarks) for sample in samples]
     results = aligner.align_batch(images, boxes)
     found = np.concatenate([faces.landmarks for faces in results]).astype(float)
@@ -143,7 +143,7 @@ def measure_hard(aligner: FaceAligner, folder: Path) -> dict[str, float]:
     samples: list[AnnotatedImage] = read_folder(folder)
     truth = np.concatenate([sample.landmarks for sample in samples]).astype(float)
     results = aligner.align_batch(
-        [sample.image for sample in samples], [boxes_from_landmarks(s.landmarks) for s in samples]
+        [sample.source for sample in samples], [boxes_from_landmarks(s.landmarks) for s in samples]
     )
     found = np.concatenate([faces.landmarks for faces in results])
     score = np.concatenate([faces.landmark_scores.mean(axis=1) for faces in results])
@@ -168,7 +168,8 @@ def measure_hard(aligner: FaceAligner, folder: Path) -> dict[str, float]:
 def face_rolls(landmarks: Array) -> Array:
     """Degrees each face is turned in the plane, from the line through the eye centres."""
     eyes = landmarks[:, 42:48].mean(axis=1) - landmarks[:, 36:42].mean(axis=1)
-    return np.degrees(np.arctan2(eyes[:, 1], eyes[:, 0]))
+    degrees: Array = np.degrees(np.arctan2(eyes[:, 1], eyes[:, 0]))
+    return degrees
 
 
 def measure_five_points(aligner: FaceAligner, folder: Path) -> dict[str, float]:
@@ -196,7 +197,8 @@ def centred_box(width: int) -> list[list[float]]:
     low, high = middle - FACE_SIZE / 2, middle + FACE_SIZE / 2
     corners = np.array([[[low, low], [high, high]]], np.float32)
     landmarks = np.repeat(corners, 34, axis=1)  # boxes are made from the extent of 68 landmarks
-    return boxes_from_landmarks(landmarks).tolist()
+    box: list[list[float]] = boxes_from_landmarks(landmarks).tolist()
+    return box
 
 
 def five_points(landmarks: Array) -> Array:

@@ -27,8 +27,8 @@ def main() -> None:
     for sample in read_folder(options.folder):
         boxes = boxes_from_landmarks(sample.landmarks)
         found.append(aligner.align(sample.source, boxes))
-        ones = np.ones(sample.landmarks.shape[:2])
-        true.append(Faces(sample.landmarks, ones, boxes, np.ones(len(boxes)), layout=aligner.layout))
+        ones = np.ones(sample.landmarks.shape[:2], np.float32)
+        true.append(Faces(sample.landmarks, ones, boxes, ones[:, 0], layout=aligner.layout))
     for name, measure in (
         ("eyes", lambda faces: eye_openness(faces).mean(axis=1)),
         ("mouth", mouth_openness),

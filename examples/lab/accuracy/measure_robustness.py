@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
+from functools import partial
 
 import cv2
 import numpy as np
@@ -32,7 +33,9 @@ def shifted(boxes: Boxes, share: float, direction: int) -> Boxes:
     """Boxes moved by a share of their mean side towards one of eight directions."""
     angle = direction * math.pi / 4
     side = (boxes[:, 2:] - boxes[:, :2]).mean(axis=1, keepdims=True)
-    return boxes + np.tile(share * side * np.array([math.cos(angle), math.sin(angle)]), 2)
+    step = np.array([math.cos(angle), math.sin(angle)], np.float32)
+    moved: Boxes = boxes + np.tile(share * side * step, 2)
+    return moved
 
 
 def scaled(boxes: Boxes, scale: float) -> Boxes:
@@ -50,7 +53,7 @@ def main() -> None:
     options = parser.parse_args()
     aligner = FaceAligner(options.model, detector=None, flip=options.flip)
     samples = read_folder(options.folder)
-    images = [read_image(sample.image) for sample in samples]
+    images = [read_image(sample.source) for sample in samples]
 
     def score(move: Callable[[Boxes], Boxes]) -> float:
         boxes = [move(boxes_from_landmarks(sample.landmarks)) for sample in samples]
@@ -62,7 +65,7 @@ def main() -> None:
         """Found and true landmarks of a photo turned about its middle."""
         height, width = image.shape[:2]
         matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
-        truth = sample.landmarks @ matrix[:, :2].T + matrix[:, 2]
+        truth = (sample.landmarks @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
         photo = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_CUBIC)
         # The box a detector gives keeps its size and place; that of turned landmarks would grow.
         return aligner.align(photo, boxes_from_landmarks(sample.landmarks)).landmarks, truth
@@ -72,12 +75,13 @@ def main() -> None:
         found, truth = (np.concatenate(part) for part in zip(*pairs, strict=True))
         return float(nme(found, truth, normaliser(truth, "inter-ocular", aligner.layout)).mean())
 
-    curves = {
-        "shift, share of the box": {
-            s: float(np.mean([score(lambda b, s=s, d=d: shifted(b, s, d)) for d in range(8 if s else 1)]))
-            for s in SHIFTS
-        },
-        "scale of the box": {s: score(lambda b, s=s: scaled(b, s)) for s in SCALES},
+    def score_shift(share: float) -> float:
+        directions = range(8 if share else 1)
+        return float(np.mean([score(partial(shifted, share=share, direction=d)) for d in directions]))
+
+    curves: dict[str, dict[float, float]] = {
+        "shift, share of the box": {s: score_shift(s) for s in SHIFTS},
+        "scale of the box": {s: score(partial(scaled, scale=s)) for s in SCALES},
         "turn, degrees": {t: score_turn(t) for t in TURNS},
     }
     print(f"{aligner.card.name}, {options.folder}, inter-ocular NME in %")

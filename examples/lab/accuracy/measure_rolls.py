@@ -39,7 +39,7 @@ def main() -> None:
     aligner = FaceAligner(options.model, detector=None, search=False)
     images, truths, detections = [], [], []
     for sample in read_folder(options.folder)[:: options.every]:
-        image, matrix = turned(read_image(sample.image), options.turn)
+        image, matrix = turned(read_image(sample.source), options.turn)
         truth = sample.landmarks @ matrix[:, :2].T + matrix[:, 2]
         found = run_detector(detector, image)
         assert found.points is not None

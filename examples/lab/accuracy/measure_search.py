@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--sweep", action="store_true", help="try other margins and tolerances, too")
     options = parser.parse_args()
     samples = read_folder(options.folder)
-    images = [read_image(sample.image) for sample in samples]
+    images = [read_image(sample.source) for sample in samples]
     boxes = [boxes_from_landmarks(sample.landmarks) for sample in samples]
     truth = np.concatenate([sample.landmarks for sample in samples]).astype(float)
     aligner = FaceAligner(options.model, detector=None)

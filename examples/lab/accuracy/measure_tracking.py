@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--device", help="the best present if not given")
     options = parser.parse_args()
     samples = read_folder(options.folder)
-    photos = [read_image(sample.image) for sample in samples[: 4 * options.pairs]]
+    photos = [read_image(sample.source) for sample in samples[: 4 * options.pairs]]
     others, pans = same_scene(list(pairwise(photos))), same_scene([pan(photo) for photo in photos])
     print(f"{'cut below':22}{'photos for one':>18}{'pans for a cut':>18}")
     for threshold in CUTS:
@@ -63,7 +63,7 @@ def main() -> None:
     aligner = FaceAligner(options.model, device=options.device)
     clips = {scene: list(render(faces, scene)) for scene in ("pass", "turn")}
 
-    settings = {"as they are": {}}
+    settings: dict[str, dict[str, float]] = {"as they are": {}}
     settings |= {f"{name} = {v}": {name: v} for name, values in THRESHOLDS.items() for v in values}
     print(f"{options.model}, {len(faces) // 2} pairs, {FRAMES} frames a clip")
     print(f"{'':22}" + "".join(f"{scene + ': ' + what:>18}" for scene in clips for what in COLUMNS))
@@ -117,7 +117,7 @@ def cut_outs(samples: Sequence[AnnotatedImage], count: int) -> list[Pixels]:
     for index in np.linspace(0, len(large) - 1, count).astype(int):
         sample, box = large[index]
         image_to_crop = crop_matrices(torch.tensor(box)[None], SIDE, crop_scale=SIDE / FACE / 2.2)
-        view = warp(read_image(sample.image), image_to_crop, SIDE)[0]
+        view = warp(read_image(sample.source), image_to_crop, SIDE)[0]
         views.append((255 * view).byte().permute(1, 2, 0).numpy())
     return views
 
@@ -129,7 +129,7 @@ def render(faces: Sequence[Pixels], scene: str) -> Iterator[Clip]:
     mask = ((columns / (0.42 * SIDE)) ** 2 + (rows / (0.49 * SIDE)) ** 2 < 1)[..., np.newaxis]
     for one, other in zip(faces[::2], faces[1::2], strict=True):
         wall = cv2.GaussianBlur(random.integers(0, 256, (*FRAME, 3), np.uint8), (0, 0), 9)
-        wall = cv2.normalize(wall, None, 40, 215, cv2.NORM_MINMAX)
+        wall = cv2.normalize(wall, np.empty_like(wall), 40, 215, cv2.NORM_MINMAX)
         along = np.linspace(-1, 1, FRAMES) * random.uniform(0.7, 0.98) * (FRAME[1] - SIDE) / 2
         if scene == "turn":
             along = -abs(along) - 5  # until they all but hide each other
@@ -154,7 +154,7 @@ def same_scene(pairs: Sequence[tuple[Pixels, Pixels]]) -> NDArray[np.float64]:
     size = (video._THUMBNAIL,) * 2
 
     def thumbnail(photo: Pixels) -> NDArray[np.float64]:
-        return video._view(cv2.resize(photo, size, interpolation=cv2.INTER_AREA))
+        return video._centred(cv2.resize(photo, size, interpolation=cv2.INTER_AREA))
 
     return np.array([video._correlation(thumbnail(a), thumbnail(b)) for a, b in pairs])
 

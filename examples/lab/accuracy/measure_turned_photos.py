@@ -60,7 +60,7 @@ def main() -> None:
     for degrees in options.steps:
         errors, faces, others = [], 0, 0
         for sample in samples:
-            image, matrix = turned(read_image(sample.image), degrees)
+            image, matrix = turned(read_image(sample.source), degrees)
             truth = sample.landmarks @ matrix[:, :2].T + matrix[:, 2]
             found = aligner.align(image)
             faces += len(truth)

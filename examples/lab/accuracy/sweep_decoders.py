@@ -37,7 +37,7 @@ def main() -> None:
         for sample in read_folder(options.folder):
             boxes = torch.from_numpy(boxes_from_landmarks(sample.landmarks))
             image_to_crop = crop_matrices(boxes, aligner.crop_size, card.crop_scale, card.crop_shift)
-            crops = warp(read_image(sample.image), image_to_crop, aligner.crop_size)
+            crops = warp(read_image(sample.source), image_to_crop, aligner.crop_size)
             heatmaps.append(aligner.network(crops.to(aligner.device, aligner.dtype)).float().cpu())
             truth.append(sample.landmarks)
             matrices.append(image_to_crop)

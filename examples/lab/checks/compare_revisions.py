@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> None:
             arrays[f"{model}, {len(pairs)} of {folder.parent.name}/{folder.name}, true boxes"] = [
                 aligner.align(photo, boxes) for photo, boxes in pairs
             ]
-    saved = {}
+    saved: dict[str, np.ndarray] = {}
     for name, results in arrays.items():
         faces = Faces.concatenate([Faces.empty(aligner.layout), *results])
         saved |= {f"{name}|{short}": getattr(faces, attribute) for short, attribute in ARRAYS.items()}

@@ -121,8 +121,8 @@ def run_atheris(target: str, arguments: list[str]) -> None:
     import atheris
 
     warnings.simplefilter("ignore")  # Pillow's, about the damage it meets
-    names = ("images.arrays", "images.files", "images.reading", "pts", "results", "benchmarks.matlab")
-    names += ("output.folders.run", "output.folders.journal")
+    names = ["images.arrays", "images.files", "images.reading", "pts", "results", "benchmarks.matlab"]
+    names += ["output.folders.run", "output.folders.journal"]
     readers = [f"face_landmarks.{name}" for name in names]
     with atheris.instrument_imports(include=["PIL", "scipy.io", "json", *readers]):
         from PIL import Image

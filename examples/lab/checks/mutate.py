@@ -128,8 +128,8 @@ def mistakes(mutants: list[Mutant]) -> list[str]:
         if mutant.old == mutant.new:
             wrong.append(f"{row} expected a new text that differs from the old one, got the same")
         for word in mutant.tests.split():
-            place, _, test = word.partition("::")
-            place = ROOT / place
+            name, _, test = word.partition("::")
+            place = ROOT / name
             if not place.exists() or (test and f"def {test}(" not in place.read_text(encoding="utf-8")):
                 wrong.append(f"{row} expected the tests {word}, got none of this name")
         if not mutant.tests.split():

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from face_landmarks import FaceAligner, FaceTracker, read_image
+from face_landmarks.detection.contract import run_detector
 from face_landmarks.geometry import boxes_from_landmarks, crop_matrices, transform_points, warp
 from face_landmarks.heatmap import decode_heatmaps
 
@@ -139,7 +141,7 @@ def photos(aligner: FaceAligner, clock: Clock) -> dict[str, Times]:
     }
     for side in (256, 512, 1024, 2048):
         photo = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
-        times[f"detect (MTCNN, {side} x {side})"] = clock(lambda photo=photo: detector(photo))
+        times[f"detect (MTCNN, {side} x {side})"] = clock(partial(detector, photo))
     return times
 
 
@@ -261,7 +263,8 @@ def main() -> None:
 
         pixels = read_image(PHOTO)
         ours = FaceAligner(options.model, device=options.device)
-        box = ours.detector(pixels)[0][0]
+        assert ours.detector is not None
+        box = run_detector(ours.detector, pixels).boxes[0]
         compared = {"face_landmarks, from a box": clock(lambda: ours.align(pixels, box[None]))}
         compared["face_landmarks, from the photo"] = clock(lambda: ours.align(pixels))
         compared |= {name: clock(work) for name, work in peers(pixels, box, options.pfld)}

@@ -24,6 +24,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def times(aligners: dict[str, FaceAligner], rounds: int) -> None:
     photos: dict[str, Callable[[], object]] = {"mediapipe": lambda: still.process(photo)}
     frames: dict[str, Callable[[], object]] = {"mediapipe": playing(photo, moving.process)}
     for name, aligner in aligners.items():
-        photos[name] = lambda aligner=aligner: aligner.align(photo)
+        photos[name] = partial(aligner.align, photo)
         if "MTCNN" in name:  # a tracked frame needs no detector
             tracker = FaceTracker(aligner, detect_every=10**9)
             frames[name.removeprefix("MTCNN + ")] = playing(photo, tracker.update)
@@ -121,7 +122,8 @@ def playing(photo: NDArray[np.uint8], process: Callable[[NDArray[np.uint8]], obj
         nonlocal count
         x, y = 32 + 12 * np.cos(count / 10), 32 + 12 * np.sin(count / 10)
         count += 1
-        return process(cv2.getRectSubPix(wide, (640, 480), (x + 319.5, y + 239.5)))
+        frame = cv2.getRectSubPix(wide, (640, 480), (x + 319.5, y + 239.5))
+        return process(np.asarray(frame, np.uint8))
 
     return step
 
@@ -164,15 +166,16 @@ def accuracy(aligners: dict[str, FaceAligner], folder: Path) -> None:
             for face in found
         ]
 
+    def ours(aligner: FaceAligner, pixels: NDArray[np.uint8]) -> list[Points]:
+        return list(aligner.align(pixels).landmarks[:, 17:].astype(float))
+
     ways: dict[str, Finder] = {"mediapipe": theirs}
     for name, aligner in aligners.items():
-        ways[name] = lambda pixels, aligner=aligner: list(
-            aligner.align(pixels).landmarks[:, 17:].astype(float)
-        )
+        ways[name] = partial(ours, aligner)
     truths: list[Points] = []
     answers: dict[str, list[Points | None]] = {name: [] for name in ways}
     for photo in read_folder(folder):
-        pixels = read_image(photo.image)
+        pixels = read_image(photo.source)
         faces = {name: find(pixels) for name, find in ways.items()}
         for truth in photo.landmarks[:, 17:].astype(float):
             truths.append(truth)
@@ -205,7 +208,8 @@ def in_eye_frame(answer: Points | None, truth: Points) -> Points:
     assert answer is not None
     across = truth[LEFT] - truth[RIGHT]
     axes = np.stack((across, np.array([-across[1], across[0]]))) / (across @ across)
-    return (answer - truth) @ axes.T
+    errors: Points = (answer - truth) @ axes.T
+    return errors
 
 
 def without_offset(errors: NDArray[np.float64]) -> NDArray[np.float64]:

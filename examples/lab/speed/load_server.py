@@ -34,7 +34,7 @@ import cv2
 import numpy as np
 import torch
 
-from face_landmarks import FaceAligner
+from face_landmarks import FaceAligner, read_image
 
 EXAMPLES = Path(__file__).parents[2]
 MODEL = "shr-fan-68-fast"
@@ -62,7 +62,8 @@ class Count:
 
 def make_photos(count: int) -> list[bytes]:
     """JPEG files of one face at places and sizes that all differ."""
-    face = cv2.imread(str(EXAMPLES / "data" / "astronaut.jpg"))[20:220, 120:320]
+    face = read_image(EXAMPLES / "data" / "astronaut.jpg")[20:220, 120:320]
+    face = np.ascontiguousarray(face[:, :, ::-1])  # OpenCV writes BGR
     photos = []
     for number in range(count):
         side = 160 + 4 * (number % 20)
@@ -128,7 +129,7 @@ async def good_client(
     reader = writer = None
     for index in mine:
         while True:
-            if writer is None:
+            if reader is None or writer is None:
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
             start = time.perf_counter()
             writer.write(post(photos[index]))
@@ -169,7 +170,7 @@ def bomb() -> bytes:
 
 def bad_requests(photo: bytes) -> list[tuple[bytes, set[int]]]:
     """What bad clients send at once, and the answers it must have, beside 503 from a full server."""
-    png = cv2.imencode(".png", cv2.imdecode(np.frombuffer(photo, np.uint8), cv2.IMREAD_COLOR))[1].tobytes()
+    png = cv2.imencode(".png", np.ascontiguousarray(read_image(photo)[:, :, ::-1]))[1].tobytes()
     return [
         (post(photo[: len(photo) // 2]), {422}),
         (post(png[: len(png) // 3]), {422}),

@@ -51,7 +51,8 @@ def render(photo: NDArray[np.uint8], offsets: Track, noise: float, quality: int)
         matrix = np.array([[1, 0, x], [0, 1, y]])
         moved = cv2.warpAffine(photo, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
         noisy = np.clip(moved + random.normal(0, noise, moved.shape), 0, 255).astype(np.uint8)
-        frames.append(cv2.imdecode(cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], 1))
+        stored = cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        frames.append(np.asarray(cv2.imdecode(stored, cv2.IMREAD_COLOR), np.uint8))
     return frames
 
 

@@ -81,7 +81,9 @@ def _face_alignment(pixels: np.ndarray, box: np.ndarray) -> Iterator[Work]:
 def _dlib(pixels: np.ndarray, box: np.ndarray) -> Iterator[Work]:
     import dlib
 
-    (folder,) = find_spec("face_recognition_models").submodule_search_locations
+    package = find_spec("face_recognition_models")
+    assert package is not None and package.submodule_search_locations
+    folder = package.submodule_search_locations[0]
     predict = dlib.shape_predictor(str(Path(folder, "models", "shape_predictor_68_face_landmarks.dat")))
     detect = dlib.get_frontal_face_detector()
     x0, y0, x1, y1 = (round(float(edge)) for edge in box)
