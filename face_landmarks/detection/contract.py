@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Final, NamedTuple, Protocol
 
 import numpy as np
@@ -151,10 +152,10 @@ def run_detector(detector: Detector, image: NDArray[np.uint8]) -> Detections:
 
 
 def _numbers(name: str, values: ArrayLike) -> NDArray[np.float32]:
-    """Real numbers as a new float32 array."""
+    """Real numbers as a new float32 array; tensors may be on any device and need a gradient."""
     try:
-        array = np.asarray(values)
-    except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, tensors not on the CPU
+        array = np.asarray(_dense(values))
+    except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, tensors without data
         raise InputError(
             f"{name}: expected an array of numbers, got {type(values).__name__}: {error}"
         ) from error
@@ -162,3 +163,13 @@ def _numbers(name: str, values: ArrayLike) -> NDArray[np.float32]:
         raise InputError(f"{name}: expected numbers, got {type(values).__name__} of dtype {array.dtype}")
     with np.errstate(over="ignore"):
         return np.array(array, np.float32, order="C")
+
+
+def _dense(values: ArrayLike) -> ArrayLike:
+    """A tensor as an array; anything else as it is."""
+    torch = sys.modules.get("torch")  # where torch was not imported, there are no tensors
+    if torch is None or not isinstance(values, torch.Tensor):
+        return values
+    tensor = values.float() if values.is_floating_point() and values.dtype.itemsize < 4 else values
+    array: NDArray[np.generic] = tensor.numpy(force=True)  # NumPy has no bfloat16
+    return array
