@@ -51,5 +51,7 @@ def _photos(folder: Path, recursive: bool) -> Iterator[Path]:
                 path = Path(place, name)
                 if path.suffix.lower() in PHOTO_SUFFIXES and not name.startswith("."):
                     yield path
+    except InputError:  # a ValueError, too
+        raise
     except ValueError as error:  # a null byte in the path
         raise InputError(f"{str(folder)!r}: expected a folder of photos, got {error}") from error

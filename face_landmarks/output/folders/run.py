@@ -13,6 +13,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
+from face_landmarks._system.arguments import check_flag, check_kind
 from face_landmarks._system.files import make_folder, remove
 from face_landmarks._system.locks import only_run
 from face_landmarks.aligner import FaceAligner
@@ -98,8 +99,14 @@ def align_folder(
         KeyboardInterrupt: Ctrl-C; the message says how many photos are done.
     """
     part = None if shard is None else Shard.of(shard)
+    check_flag("recursive", recursive)
+    if boxes is not None and not isinstance(boxes, Mapping):
+        raise InputError(f"boxes: expected a mapping from the names of photos, got {type(boxes).__name__}")
     if isinstance(folder, Mapping):
-        files = {name: _path(f"file of {name!r}", file) for name, file in folder.items()}
+        files = {
+            check_kind("name of a photo", name, str): _path(f"file of {name!r}", file)
+            for name, file in folder.items()
+        }
     else:
         place = _path("folder", folder)
         files = {
@@ -186,6 +193,8 @@ def _run(
     use: Callable[[Path], None] | None = None,
 ) -> FolderReport:
     _check(aligner, photos, workers)
+    check_flag("progress", progress)
+    check_flag("point_names", point_names)
     lines, target = places(_path("out", out), photos)
     make_folder(lines.parent)
     with only_run(lines):

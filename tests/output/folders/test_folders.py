@@ -199,6 +199,23 @@ def test_what_cannot_be_done_is_refused(aligner, photos, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"folder": {1: "a.jpg"}}, "name of a photo: expected str, got 1"),
+        ({"folder": {"a.jpg": None}}, "file of 'a.jpg': expected a path, got None"),
+        ({"recursive": "no"}, "recursive: expected True or False"),
+        ({"point_names": "no"}, "point_names: expected True or False"),
+        ({"progress": 2}, "progress: expected True or False"),
+        ({"boxes": [[[1, 2, 3, 4]]]}, "boxes: expected a mapping from the names of photos, got list"),
+    ],
+)
+def test_arguments_of_other_kinds_are_refused(aligner, photos, tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        align_folder(**{"aligner": aligner, "folder": photos, "out": tmp_path / "out.jsonl"} | options)
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize(
     ("line", "message"),
     [
         ("a note without an end of line", "earlier results"),
