@@ -50,12 +50,14 @@ def find_all(words: Sequence[str]) -> tuple[list[Photo], list[str]]:
     exist is a photo, too: the error is told when it is read.
 
     Raises:
-        InputError: a URL; "-" twice; or a folder that cannot be read.
+        InputError: an empty word; a URL; "-" twice; or a folder that cannot be read.
     """
     photos: list[Photo] = []
     empty = []
     known: set[str] = set()
     for word in words:
+        if not word:  # for pathlib the current folder; a shell's "$PHOTO" without a value
+            raise InputError("expected files, folders or patterns, got ''; . is the current folder")
         if word.lower().startswith(_SCHEMES):
             raise InputError(
                 f"expected files, folders or patterns, got the URL {word!r}; "

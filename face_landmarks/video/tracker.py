@@ -123,8 +123,8 @@ class FaceTracker:
             raise InputError(f"detect_every: expected a whole number of frames, from 1, got {detect_every!r}")
         if not is_whole(max_missing, 0):
             raise InputError(f"max_missing: expected a whole number of frames, from 0, got {max_missing!r}")
-        if not as_number(min_score) < float("inf"):
-            raise InputError(f"min_score: expected a number, got {min_score!r}")
+        if not 0 <= as_number(min_score) <= 1:
+            raise InputError(f"min_score: expected a score in [0, 1], got {min_score!r}")
         if aligner is not None and not (hasattr(aligner, "align") and hasattr(aligner, "layout")):
             raise InputError(f"aligner: expected a FaceAligner, got {type(aligner).__name__} {aligner!r}")
         self._filter_options = (frame_rate, min_cutoff, speed_gain)

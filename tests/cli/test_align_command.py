@@ -63,6 +63,12 @@ def test_photos_folders_and_patterns_are_taken_in_any_mix(workplace):
     assert names(["empty", "none/*.jpg", "-"]) == ([("-", "stdin")], ["empty", "none/*.jpg"])
 
 
+def test_an_empty_word_is_not_the_current_folder(workplace, capsys):
+    assert run("") == 2
+    assert "expected files, folders or patterns, got ''" in capsys.readouterr().err
+    assert len(names(["."])[0]) == 3
+
+
 def test_all_are_aligned_into_one_file_and_drawn(workplace, capsys):
     words = ("photos", "one.jpg", "--boxes", "boxes.json", "--draw", "drawn")
     assert run(*words, "--out", "out.jsonl", "--labels", "--scores", "--weight", "2") == 0

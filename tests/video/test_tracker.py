@@ -460,6 +460,8 @@ def test_no_face_has_every_axis():
         {"max_missing": -1},
         {"max_missing": None},
         {"min_score": float("nan")},
+        {"min_score": 50},  # percent
+        {"min_score": -0.1},
         {"min_score": "high"},
         {"frame_rate": 0},
         {"frame_rate": None},
