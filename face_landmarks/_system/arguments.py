@@ -44,13 +44,13 @@ def check_number(
 
     Args:
         name: of the argument, for the message.
-        value: what was given; True and False are no numbers.
+        value: what was given; True and False are not numbers.
         expected: the range in words, for the message.
         least: the smallest number allowed.
         most: the largest.
 
     Raises:
-        InputError: it is none.
+        InputError: another type, not finite, or out of the range.
     """
     if isinstance(value, Real) and not isinstance(value, bool):
         try:
@@ -64,10 +64,10 @@ def check_number(
 
 
 def check_whole(name: str, value: object, *, least: int = 1) -> int:
-    """A whole number of at least `least` that fits a machine word, as an int; True, False and 2.0 are none.
+    """A whole number of at least `least` that fits a machine word, as an int.
 
     Raises:
-        InputError: it is none.
+        InputError: a smaller or larger number, or another type, such as True, False or 2.0.
     """
     try:
         number = least - 1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
@@ -119,10 +119,10 @@ def check_path(name: str, value: object, *, suffix: str = "") -> Path:
 
 
 def check_kind(name: str, value: Any, kind: type[_T]) -> _T:
-    """A value of a type.
+    """Return a value, or raise unless it is of a type.
 
     Raises:
-        InputError: of another.
+        InputError: it is of another type.
     """
     if not isinstance(value, kind):
         raise InputError(f"{name}: expected {kind.__name__}, got {shown(value)}")

@@ -73,7 +73,7 @@ def check_boxes(boxes: ArrayLike) -> NDArray[np.float32]:
         hint = "; write one box as [[x0, y0, x1, y1]]" if checked.shape == (4,) else ""
         raise InputError(f"boxes: expected shape (N, 4), got {checked.shape}{hint}")
     x0, y0, x1, y1 = checked.T
-    wrong = ~((np.abs(checked) < _LIMIT).all(axis=1) & (x0 < x1) & (y0 < y1))  # so put, NaN is wrong
+    wrong = ~((np.abs(checked) < _LIMIT).all(axis=1) & (x0 < x1) & (y0 < y1))  # written so that NaN is wrong
     if wrong.any():
         first = int(wrong.argmax())
         raise InputError(f"boxes: {_CONVENTION}, got {checked[first].tolist()} as box {first}")
@@ -146,7 +146,7 @@ def run_detector(detector: Detector, image: NDArray[np.uint8]) -> Detections:
             raise DetectorError(
                 f"detector {name}: expected points of shape ({count}, 5, 2), got {box_points.shape}"
             )
-        if not (np.abs(box_points) < _LIMIT).all():  # so put, NaN is wrong
+        if not (np.abs(box_points) < _LIMIT).all():  # written so that NaN is wrong
             raise DetectorError(f"detector {name}: expected finite points, got {box_points.tolist()}")
     return Detections(checked, box_scores, box_points)
 

@@ -16,10 +16,10 @@ DETECTOR_NAMES: Final = ("mtcnn", "yunet")
 
 
 def check_detector(detector: str | Detector | None, rotations: Rotations = "never") -> None:
-    """Raise unless this is the name of a detector, a callable or None, and rotations are for a name.
+    """Raise unless this is a detector's name, a callable or None, and rotations are given with a name only.
 
     Raises:
-        InputError: one of these.
+        InputError: it is not, or rotations are given with a callable or None.
     """
     check_rotations(rotations)
     if isinstance(detector, str) and detector in DETECTOR_NAMES:

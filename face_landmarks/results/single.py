@@ -15,8 +15,8 @@ from face_landmarks.results.values import equal
 class Face:
     """One face; `Faces.face` and `Faces.to_list` give it. Equal if all values are.
 
-    The arrays are float32 and read-only. What takes a result, such as `draw_faces`, takes `Faces`: there,
-    slice `faces[index : index + 1]`.
+    The arrays are float32 and read-only. Functions that take a result, such as `draw_faces`, take
+    `Faces`; pass them `faces[index : index + 1]`.
 
     Attributes:
         landmarks: (K, 2) x, y in pixels of the image.

@@ -50,7 +50,7 @@ def export_onnx(
     """Write a network as ONNX, in float32.
 
     Before it takes its place, the file's answers on three crops of a real face are compared with those
-    of torch in float32, to 0.001 crop pixels; a warning is logged if ONNX Runtime is not there to do so.
+    of torch in float32, to 0.001 crop pixels. Without ONNX Runtime a warning is logged instead.
 
     Args:
         path: the file, whose name ends in .onnx; it is replaced in one step.
@@ -64,7 +64,7 @@ def export_onnx(
         The path.
 
     Raises:
-        InputError: the path is none, or its name does not end in .onnx.
+        InputError: not a path, or its name does not end in .onnx.
         MissingDependencyError: onnx is not installed.
         ExportError: the network holds another kind of layer, or the file answers differently.
         WriteError: the file cannot be written.
@@ -88,7 +88,7 @@ def export_onnx(
 
 
 def _describe(card: ModelCard, heatmap_to_crop: Tensor, *, decode: bool) -> dict[str, str]:
-    """What a reader must know who has only the file: words in English, numbers in JSON."""
+    """All that is needed to use the file alone: words in English, numbers in JSON."""
     size, cells = card.network.crop_size, card.network.heatmap_size
     layout = get_layout(card.layout)
     heatmaps = (

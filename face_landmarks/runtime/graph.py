@@ -115,12 +115,12 @@ class _Graph:
         self._constants: list[Any] = []
 
     def add(self, kind: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
-        """Append a node of one output; its name."""
+        """Append a node with one output; return its name."""
         self._nodes.append(self._onnx.helper.make_node(kind, inputs, [name], name, **attributes))
         return name
 
     def constant(self, name: str, values: Tensor | _Array) -> str:
-        """Store a constant; its name. Tensors become float32."""
+        """Store a constant and return its name. Tensors become float32."""
         if isinstance(values, Tensor):
             values = values.detach().to("cpu", torch.float32).numpy()
         self._constants.append(self._onnx.numpy_helper.from_array(values, name))
@@ -156,7 +156,7 @@ class _Graph:
 
 
 def _add_network(graph: _Graph, network: nn.Module) -> tuple[str, str]:
-    """Append a network's layers; the names of its input, "crops", and of its heatmaps."""
+    """Append a network's layers; return the names of its input, "crops", and of its heatmaps."""
     try:
         traced = fx.symbolic_trace(nn.Sequential(network))  # so that a single layer is one, too
     except Exception as error:  # whatever a network's own code raises when it is given no numbers
@@ -287,7 +287,7 @@ _FUNCTIONS: Final[dict[Any, Callable[[fx.Node], _Operator | None]]] = {
 
 
 def _add_decoder(graph: _Graph, heatmaps: str, sizes: GraphSizes, decoder: GraphDecoder) -> tuple[str, str]:
-    """Append the local soft-argmax; the names of landmarks (B, K, 2) in crop pixels and scores (B, K).
+    """Append the local soft-argmax; return the names of landmarks (B, K, 2) in crop pixels and scores (B, K).
 
     Elementwise and with sums only, as coordinates would suffer where a runtime multiplies matrices in
     half precision, and without gathering, which not every runtime can do.

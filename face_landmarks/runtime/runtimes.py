@@ -1,6 +1,6 @@
-"""What runs the landmark network: torch, or on the CPU ONNX Runtime or OpenVINO, which are faster there.
+"""The runtimes of the landmark network: torch, or, on the CPU, ONNX Runtime or OpenVINO, which are faster.
 
-Each of them is a callable from crops to heatmaps. The other runtimes get the network as an ONNX graph,
+Each is a callable from crops to heatmaps. The other runtimes get the network as an ONNX graph,
 made in memory within a tenth of a second; torch keeps cropping and decoding. docs/speed.md says what each
 one gains.
 """
@@ -77,14 +77,14 @@ def make_runnable(
     dtype: torch.dtype,
     sizes: GraphSizes | None = None,
 ) -> TorchNetwork | RuntimeNetwork:
-    """Give a network to what is to run it.
+    """Prepare a network to be run by a backend.
 
     "auto" is the first of OpenVINO and ONNX Runtime, in this order, that is installed in a version that
     the extras allow, supports the device and type, and can compile the network; else torch.
 
     Args:
         network: in evaluation mode. Torch runs it itself, if it computes in float32 on the CPU.
-        backend: one that `check_backend` accepts with this device and type.
+        backend: one that `check_backend` accepts for this device and type.
         device: where to run it.
         dtype: what to compute in.
         sizes: of crops and heatmaps, if they are known.
@@ -126,8 +126,8 @@ class TorchNetwork(nn.Module):
     """A network run by torch: called with crops, it returns heatmaps.
 
     Args:
-        network: crops (B, 3, S, S) -> heatmaps (B, K, H, W). It is copied if it is to compute in another
-            type than float32 or on another device than the CPU; else it is moved there.
+        network: crops (B, 3, S, S) -> heatmaps (B, K, H, W). It is copied, unless
+            it computes in float32 on the CPU: then it is used itself, in another memory format.
         device: where it runs.
         dtype: what it computes in.
     """

@@ -143,7 +143,7 @@ class Trainer:
         return self.best
 
     def _run(self, progress: bool, checkpoint_seconds: float) -> None:
-        """Train from where it stands to the last step."""
+        """Train from the current step to the last."""
         config = self.config
         started, saved = time.monotonic() - self.seconds, time.monotonic()
         sums: dict[str, Tensor] = {}

@@ -32,7 +32,7 @@ def loss_terms(
     near: bool = False,
     taught: tuple[Tensor, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """The terms of one step's loss, unweighted, each summed over the stacks; those it has not are left out.
+    """The terms of one step's loss, unweighted, each summed over the stacks; unused ones are left out.
 
     Args:
         stacks: S tensors (V * F, K, H, W), each stack's heatmaps of V views of F faces.

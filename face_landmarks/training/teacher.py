@@ -29,7 +29,7 @@ _LEAST_SIGMA = 0.5  # cells, of a Gaussian whose samples at whole cells still ad
 
 
 class Teacher:
-    """A network with its card, asked about the views that another network trains on.
+    """A network with its card, which gives the targets of the views that another network trains on.
 
     Args:
         model: the network and its card; it is copied.
