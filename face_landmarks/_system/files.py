@@ -84,7 +84,12 @@ def make_folder(folder: Path) -> None:
         WriteError: it cannot be made.
     """
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise WriteError(
+                f"{folder}: expected a place to write to, got a file instead of a folder"
+            ) from error
 
 
 def size_of(path: Path) -> int:

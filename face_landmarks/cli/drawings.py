@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,7 +51,8 @@ class Drawings:
         photos: that will be drawn.
 
     Raises:
-        InputError: a file name for several photos, or two photos whose drawings would have the same name.
+        InputError: a file name for several photos, two photos whose drawings would have the same name, or a
+            folder in one that is read, where the next run would take the drawings for photos.
     """
 
     def __init__(self, options: argparse.Namespace, photos: Sequence[Photo]) -> None:
@@ -68,6 +70,12 @@ class Drawings:
                 f"--draw: expected a folder for {len(photos)} photos, got the file name {options.draw!r}"
             )
         self._folder = target
+        for word in options.photos:
+            if Path(word).is_dir() and _is_within(target, Path(word)):
+                raise InputError(
+                    f"--draw: expected a folder outside of {word!r}, which is read, got {options.draw!r}; "
+                    f"the next run would take the drawings for photos"
+                )
         stems = Counter(photo.name.with_suffix("") for photo in photos)
         for photo in photos:
             alone = stems[photo.name.with_suffix("")] == 1
@@ -106,6 +114,14 @@ class Drawings:
             weight=self._options.weight or 1.0,
         )
         write_file(self._files[photo], _encode(self._files[photo], picture))
+
+
+def _is_within(folder: Path, parent: Path) -> bool:
+    """Whether photos in a folder are among those of another; hidden folders are left out of these."""
+    inner, outer = Path(os.path.realpath(folder)), Path(os.path.realpath(parent))
+    if not inner.is_relative_to(outer):
+        return False
+    return not any(part.startswith(".") for part in inner.relative_to(outer).parts)
 
 
 def _encode(file: Path, picture: NDArray[np.uint8]) -> bytes:

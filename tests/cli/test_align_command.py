@@ -69,6 +69,32 @@ def test_an_empty_word_is_not_the_current_folder(workplace, capsys):
     assert len(names(["."])[0]) == 3
 
 
+@pytest.mark.parametrize(
+    ("words", "folder"),
+    [
+        (["photos"], "photos"),
+        (["photos"], "photos/drawn"),
+        (["one.jpg", "."], "drawn"),
+        (["link"], "photos/a"),
+    ],
+)
+def test_drawings_do_not_become_photos_of_the_next_run(workplace, capsys, words, folder):
+    Path("link").symlink_to("photos")
+    files = sorted(Path().rglob("*"))
+    assert run(*words, "--draw", folder) == 2
+    assert f"expected a folder outside of {words[-1]!r}, which is read" in capsys.readouterr().err
+    assert sorted(Path().rglob("*")) == files
+
+
+def test_drawings_may_lie_in_a_hidden_folder_and_beside_a_photo(workplace):
+    for _ in range(2):  # hidden folders hold no photos
+        assert (
+            run("photos/b.png", "photos/deep", "--boxes", "boxes.json", "--draw", "photos/deep/.drawn") == 0
+        )
+        assert run("one.jpg", "photos/b.png", "--boxes", "boxes.json", "--draw", "beside") == 0
+    assert sorted(path.name for path in Path("photos/deep/.drawn").iterdir()) == ["b.png", "c.png"]
+
+
 def test_all_are_aligned_into_one_file_and_drawn(workplace, capsys):
     words = ("photos", "one.jpg", "--boxes", "boxes.json", "--draw", "drawn")
     assert run(*words, "--out", "out.jsonl", "--labels", "--scores", "--weight", "2") == 0

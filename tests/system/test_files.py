@@ -89,7 +89,7 @@ def test_what_cannot_be_written_is_one_kind_of_error(tmp_path: Path) -> None:
         with pytest.raises(WriteError, match=reason):
             write_whole(path, "content")
     for folder, reason in (
-        (file, "File exists"),
+        (file, "expected a place to write to, got a file instead of a folder"),
         (file / "in", "Not a directory"),
         (tmp_path / "\0", "null byte"),
     ):
