@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from face_landmarks._system.arguments import check_path
 from face_landmarks._system.files import write_whole
 from face_landmarks.errors import AnnotationError, InputError
 
@@ -42,8 +43,9 @@ def read_pts(path: str | os.PathLike[str]) -> NDArray[np.float32]:
     Raises:
         AnnotationError: the file is missing, empty or damaged, or holds another number of points
             than its header says.
+        InputError: the path is none.
     """
-    path = Path(path)
+    path = check_path("path", path)
     body, count = _open_pts(path)
     lines = [line for line in body.splitlines() if line.strip()]
     if not lines:
@@ -62,13 +64,14 @@ def write_pts(path: str | os.PathLike[str], landmarks: ArrayLike) -> None:
         landmarks: (K, 2) x y in pixels, zero-based.
 
     Raises:
-        InputError: landmarks of another shape, or not finite.
+        InputError: landmarks of another shape, or not finite; the path is none.
         WriteError: the file cannot be written.
     """
+    path = check_path("path", path)
     points = check_points(landmarks, "(K, 2)").astype(np.float64) + 1
     lines = [f"{x:.6f} {y:.6f}" for x, y in points]
     text = "\n".join(["version: 1", f"n_points: {len(lines)}", "{", *lines, "}", ""])
-    write_whole(Path(path), text)
+    write_whole(path, text)
 
 
 def _open_pts(path: Path) -> tuple[str, int | None]:

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
+from face_landmarks._system.arguments import check_kind
 from face_landmarks.errors import InputError
 from face_landmarks.images import ImageSource
 from face_landmarks.reports.page import (
@@ -70,6 +71,7 @@ def write_report(
     """
     file = check_page_path(path)
     check_bounds(most, max_size)
+    check_kind("title", title, str)
     rows: Iterable[tuple[str, ImageSource, Faces | str]]
     if isinstance(results, (str, os.PathLike)):
         rows = _File(Path(results), Path(folder))

@@ -95,6 +95,13 @@ def test_a_missing_file_is_an_annotation_error(tmp_path):
         read_pts(tmp_path)
 
 
+@pytest.mark.parametrize("path", [None, 3, b"face.pts"])
+def test_a_path_that_is_none_is_refused(path):
+    for call in (lambda: read_pts(path), lambda: write_pts(path, [(1, 2)])):
+        with pytest.raises(InputError, match="path: expected a path, got"):
+            call()
+
+
 @given(st.binary(max_size=60))
 def test_any_bytes_give_points_or_an_annotation_error(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "fuzz.pts"

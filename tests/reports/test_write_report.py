@@ -170,6 +170,7 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path, face):
         ([], "r.txt", {}, "path: expected the name of an .html file, got 'r.txt'"),
         ([], "r.html", {"most": 0}, "most: expected a whole number, at least 1, got 0"),
         ([], "r.html", {"max_size": 0.5}, "max_size: expected a whole number, at least 0, got 0.5"),
+        ([], "r.html", {"title": None}, "title: expected str, got None"),
         (3, "r.html", {}, "results: expected pairs, got int"),
         (["a.jpg"], "r.html", {}, "expected pairs of a photo and its faces, got str"),
         ([("a.jpg", None)], "r.html", {}, "expected Faces or an error for each photo, got NoneType at 0"),
