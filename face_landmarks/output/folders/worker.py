@@ -22,6 +22,10 @@ from face_landmarks.output.folders.journal import Row
 from face_landmarks.output.folders.lists import Photo
 
 
+class Started(NamedTuple):
+    """The process runs and waits for its `Task`."""
+
+
 class Ready(NamedTuple):
     """The worker has its aligner and waits for groups."""
 
@@ -62,20 +66,26 @@ class Task:
     opencv_level: int
 
 
-def work(pipe: Connection, task: Task, gpu: str | None) -> None:
-    """Align the groups that come through a pipe, and send back a `Group` for each.
+def work(pipe: Connection, gpu: str | None) -> None:
+    """Take a `Task` from a pipe, then groups to align, and send back a `Group` for each.
 
-    The first message back is `Ready` or `Unusable`. The process ends at once when the other end of the pipe
-    is closed, as it is when the process there dies.
+    The first message back is `Started`, upon which the task is awaited, the second `Ready` or `Unusable`. The
+    task is no argument of the process: those are written to a pipe that nobody reads if the process dies as
+    it starts, so that whoever starts it would wait for ever. The process ends at once when the other end of
+    the pipe is closed, as it is when the process there dies.
 
     Args:
         pipe: to the process that writes the file.
-        task: what to do.
         gpu: the one that CUDA is to see; None for all.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the one that writes says so
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    try:
+        pipe.send(Started())
+        task: Task = pipe.recv()
+    except (EOFError, ConnectionError):
+        os._exit(1)
     os.chdir(task.place)
     torch.set_num_threads(task.threads)
     cv2.setNumThreads(task.threads)
@@ -101,7 +111,7 @@ def work(pipe: Connection, task: Task, gpu: str | None) -> None:
     try:
         for group in align_groups(aligner, task.settings, _endless(groups)):
             send(group._replace(failure=_portable(group)))
-    except BrokenPipeError:
+    except ConnectionError:  # the process that writes the file has ended
         os._exit(1)
     except BaseException:
         traceback.print_exc()

@@ -21,7 +21,7 @@ from face_landmarks.errors import InputError, WorkerError
 from face_landmarks.output.folders.groups import Group, Line, line_of
 from face_landmarks.output.folders.journal import Row, size_of
 from face_landmarks.output.folders.lists import Photo
-from face_landmarks.output.folders.worker import Ready, Task, Unusable, Warned, work
+from face_landmarks.output.folders.worker import Ready, Started, Task, Unusable, Warned, work
 
 _QUEUED: Final = 2  # groups that a worker has at a time: one to align, and one to read
 _AHEAD: Final = 4  # groups a worker that may be finished before the first of them is
@@ -186,7 +186,7 @@ class Workers:
     def _start(self) -> None:
         ours, theirs = self._context.Pipe()
         gpu = self._gpus[self._started % len(self._gpus)]
-        process = self._context.Process(target=work, args=(theirs, self._task, gpu), daemon=True)
+        process = self._context.Process(target=work, args=(theirs, gpu), daemon=True)
         with _interrupts_held():
             process.start()
         theirs.close()
@@ -216,6 +216,9 @@ class Workers:
                 self._done[job.number] = message
             else:
                 self._put(job, message.lines[0], message.failure)
+        elif isinstance(message, Started):
+            with suppress(OSError):  # it has died, which is noticed when its pipe is read
+                worker.pipe.send(self._task)
         elif isinstance(message, Ready):
             worker.is_ready, self._died_early = True, 0
         elif isinstance(message, Warned):
@@ -237,7 +240,8 @@ class Workers:
             if code > 0 or self._died_early >= _STARTS:
                 raise WorkerError(
                     f"workers: expected {self._count} processes that start, got one that ended with "
-                    f"{_reason(code)}; a script that starts workers needs `if __name__ == '__main__':`"
+                    f"{_reason(code)}; a script that starts workers must be a file and needs "
+                    "`if __name__ == '__main__':`"
                 )
         if worker.jobs:
             first = worker.jobs.popleft()

@@ -115,6 +115,24 @@ def test_a_process_that_may_not_start_others_says_so(photos, monkeypatch):
         Workers(make(whole), {}, 2)
 
 
+def test_a_script_without_a_file_ends_with_an_error_and_does_not_wait_for_ever(photos, tmp_path):
+    script = (
+        "from face_landmarks import FaceAligner, align_folder\n"
+        "aligner = FaceAligner('shr-fan-68-fast', device='cpu')\n"
+        f"align_folder(aligner, {str(photos)!r}, {str(tmp_path / 'out.jsonl')!r}, workers=2)\n"
+    )
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[3]), *sys.path]))
+    done = subprocess.run(
+        [sys.executable, "-"],
+        input=script,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert done.returncode == 1 and "must be a file" in done.stderr
+
+
 @pytest.mark.parametrize("stop", ["Ctrl-C", "kill"])
 def test_workers_end_with_the_process_that_started_them(photos, tmp_path, stop):
     (tmp_path / "pids").mkdir()
