@@ -21,13 +21,16 @@ def only_run(target: Path) -> Iterator[None]:
     The system frees the lock of a process that dies, so a killed run never blocks the next.
 
     Args:
-        target: a file, whose lock is beside it; or a folder that exists, whose lock is in it.
+        target: a file, whose lock is beside it; or a folder that exists, whose lock is in it; or a link to
+            one, whose lock is that of what it leads to.
 
     Raises:
         WriteError: another run is writing it, or the folder of the lock cannot be written.
     """
-    path = target / ".run.lock" if target.is_dir() else target.with_name(f".{target.name}.lock")
-    lock = _lock(os.path.realpath(path), os.getpid())
+    with writing(target):
+        place = Path(os.path.realpath(target))  # links to one target have one lock
+    path = place / ".run.lock" if place.is_dir() else place.with_name(f".{place.name}.lock")
+    lock = _lock(str(path), os.getpid())
     with writing(path):
         try:
             lock.acquire(timeout=0)

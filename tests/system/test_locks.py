@@ -54,6 +54,17 @@ def test_two_processes_do_not_write_one_target_and_a_killed_one_does_not_block(
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+def test_a_link_has_the_lock_of_what_it_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "elsewhere" / "link.jsonl"
+    try:
+        link.symlink_to(tmp_path / "out.jsonl")
+    except OSError:
+        pytest.skip("links are not allowed here")
+    with held_elsewhere(tmp_path / "out.jsonl"), pytest.raises(WriteError, match="expected no other run"):
+        only_run(link).__enter__()
+
+
 def test_a_thread_may_take_its_lock_again_and_no_other_thread_may(tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as pool, only_run(tmp_path):
         with only_run(tmp_path / "." / ".." / tmp_path.name):
