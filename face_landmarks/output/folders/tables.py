@@ -138,8 +138,10 @@ def _write_list(path: Path, lines: Path) -> None:
 def _write_csv(path: Path, columns: list[str], faces: Iterable[Row]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
+        quoting = csv.DictWriter(file, columns, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
         writer.writeheader()
-        writer.writerows(faces)
+        for face in faces:  # before Python 3.13 a lone carriage return is not quoted, and splits the row
+            (quoting if "\r" in face["image"] else writer).writerow(face)
 
 
 def _write_parquet(path: Path, columns: list[str], faces: Iterator[Row]) -> None:

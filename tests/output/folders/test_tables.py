@@ -37,6 +37,17 @@ def test_an_unknown_error_is_nan_in_a_csv_file(lines: Path, tmp_path: Path) -> N
     assert (float(second["x_0"]), float(second["y_0"])) == (135, 80)  # the first point of the ring
 
 
+def test_names_with_ends_of_lines_keep_their_row_in_a_csv_file(lines: Path, tmp_path: Path) -> None:
+    names = ["a\rb.jpg", "a\nb.jpg", "a\r\nb.jpg", 'a",b.jpg', "a\u2028b.jpg"]
+    row = json.loads(lines.read_text())
+    lines.write_text("".join(json.dumps({**row, "image": name}) + "\n" for name in names))
+    convert(lines, tmp_path / "out.csv", 68)
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    assert [face["image"] for face in table[::2]] == names and len(table) == 2 * len(names)
+    assert all(float(face["x_0"]) > 0 for face in table)
+
+
 def test_an_unknown_error_is_nan_in_a_parquet_file(lines: Path, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     convert(lines, tmp_path / "out.parquet", 68)
