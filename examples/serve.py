@@ -188,6 +188,9 @@ class Batcher:
             return read_image(data, max_pixels=self.limits.photo_pixels)
         except ImageError as error:
             return Refused(422, str(error), close=False)
+        except Exception as error:  # such as a lack of memory: the thread must not end, nor others wait
+            print(f"serve: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            return Refused(500, "the photo could not be decoded", close=False)
 
 
 def full(seconds: int = 1, *, close: bool = True) -> Refused:
