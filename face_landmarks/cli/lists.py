@@ -86,6 +86,9 @@ def align_listed(options: argparse.Namespace) -> int:
         shard=options.shard,
         progress=sys.stderr.isatty(),
     )
+    if not (report.images or report.unreadable or report.failed or options.shard):
+        complain(f"{options.list}: expected photos, got none")
+        return 3
     return tell(options.list, report)
 
 

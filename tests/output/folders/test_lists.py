@@ -234,6 +234,15 @@ def test_the_commands_align_a_list_in_shards_and_merge_them(photos, tmp_path, ca
     assert main(words) == 2 and "got none of missing.png" in capsys.readouterr().err
 
 
+def test_the_command_says_that_a_list_is_empty_and_a_shard_may_be(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "none.txt").write_text("\n")
+    words = ["align", "--model", "shr-fan-68-fast", "--device", "cpu", "--list", "none.txt"]
+    assert main([*words, "--out", "all.jsonl"]) == 3
+    assert "none.txt: expected photos, got none" in capsys.readouterr().err
+    assert main([*words, "--out", "part.jsonl", "--shard", "1/2"]) == 0
+
+
 def test_wrong_types_are_named(aligner, tmp_path):
     good = {"aligner": aligner, "folder": tmp_path, "out": tmp_path / "out.jsonl"}
     for changes, message in (
