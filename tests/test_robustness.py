@@ -366,16 +366,19 @@ def test_a_photo_of_a_hundred_megapixels_stays_under_two_gigabytes(peaks, kind):
 
 
 @linux
-def test_memory_stays_flat_over_many_alignments():
+@pytest.mark.parametrize("processes", [1, 2])
+def test_memory_stays_flat_over_many_alignments(processes):
     """The short form of what examples/lab/checks/soak.py does."""
     done = subprocess.run(
         [
             *(sys.executable, "-W", "ignore", "examples/lab/checks/soak.py"),
-            *("--alignments", "100", "--warm-up", "40", "--largest", "300", "--allowed", "10"),
+            *("--alignments", str(100 * processes), "--processes", str(processes), "--warm-up", "40"),
+            *("--largest", "300", "--allowed", "10"),
         ],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0 and "resident memory grew by" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("resident memory grew by") == processes
