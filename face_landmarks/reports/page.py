@@ -149,6 +149,7 @@ def write_page(page: Page, file: Path, *, max_size: int, progress: bool = False)
         collected = _Collected(pictures)
         for photo in tqdm(page.photos, unit=" photos", disable=not progress):
             collected.add(photo)
+        pictures.check_folder()
         with replacing(file) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as text:
             _fill(text, page, collected)
         pictures.finish()
@@ -177,7 +178,7 @@ class _Collected:
             row, crop = _describe(face), None
             if pixels is not None and (cropped := self.pictures.add_crop(pixels, row["view"])):
                 crop, row["crop"] = cropped
-            text = json.dumps({"photo": index, **row}, separators=(",", ":"), allow_nan=False)
+            text = _text({"photo": index, **row})
             self._faces.append((text[:-1], crop))
         if pixels is None:
             corners = [face.box[2:] for face in photo.faces]

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_landmarks._system.files import make_folder, write_whole, writing
+from face_landmarks.errors import WriteError
 
 Pixels = NDArray[np.uint8]
 
@@ -26,6 +27,7 @@ _PHOTO_SIDE: Final = 1024  # pixels, the longer side of a whole photo
 _QUALITY: Final = 80  # of JPEG
 _MARGIN: Final = 0.25  # around a face, in sizes of it
 _BASE64: Final = 4 / 3  # letters per byte
+_MARK: Final = ".face-landmarks"  # an empty file in a folder of crops: the next page may replace it
 
 
 class Area(NamedTuple):
@@ -127,6 +129,16 @@ class Pictures:
             return _embedded(self._temporary / f"photo{number}.jpg")
         return None if file is None else _link(file, self._page.parent)
 
+    def check_folder(self) -> None:
+        """Raise if crops that do not fit into the page would take the place of other files.
+
+        Raises:
+            WriteError: their folder has something else than crops of an earlier page.
+        """
+        with writing(self.folder):
+            if not self.crops_fit and os.path.lexists(self.folder) and not _is_ours(self.folder):
+                raise WriteError(f"{self.folder}: expected a place to write to, got other files there")
+
     def finish(self) -> None:
         """Move crops that do not fit into the page to their folder; an earlier one is replaced.
 
@@ -134,17 +146,20 @@ class Pictures:
             WriteError: it cannot be written.
         """
         with writing(self.folder):
-            if self.folder.is_dir() and _is_ours(self.folder):
+            if _is_ours(self.folder):
                 shutil.rmtree(self.folder)
             if not self.crops_fit:
                 for copy in self._temporary.glob("photo*.jpg"):
                     copy.unlink()
+                (self._temporary / _MARK).touch()
                 os.rename(self._temporary, self.folder)
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether a folder has nothing but numbered pictures."""
-    return all(path.suffix == ".jpg" and path.stem.isdecimal() for path in folder.iterdir())
+    """Whether this is a folder of crops alone, written with an earlier page."""
+    return (folder / _MARK).is_file() and all(
+        path.name == _MARK or (path.suffix == ".jpg" and path.stem.isdecimal()) for path in folder.iterdir()
+    )
 
 
 def _encode(pixels: Pixels, side: int) -> bytes:

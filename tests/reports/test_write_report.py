@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -147,20 +148,28 @@ def test_pictures_that_do_not_fit_are_shown_from_files(tmp_path, face):
     assert all(entry["src"].startswith("data:") for entry in data["faces"])
     data, _ = read(write_report(results, page, max_size=0))
     assert [entry["src"] for entry in data["faces"]] == ["r_files/0.jpg", "r_files/1.jpg"]
-    assert sorted(path.name for path in page.parent.rglob("*")) == ["0.jpg", "1.jpg", "r.html", "r_files"]
+    assert sorted(path.name for path in page.parent.rglob("*")) == [
+        *(".face-landmarks", "0.jpg", "1.jpg", "r.html", "r_files")
+    ]
     write_report(results[:1], page, max_size=0)
-    assert [path.name for path in (page.parent / "r_files").iterdir()] == ["0.jpg"]  # the earlier one is gone
+    assert {path.name for path in (page.parent / "r_files").iterdir()} == {
+        ".face-landmarks",
+        "0.jpg",
+    }  # replaced
     write_report(results[:1], page)
     assert sorted(page.parent.iterdir()) == [page]
 
 
-def test_a_folder_with_other_files_is_left_alone(tmp_path, face):
+@pytest.mark.parametrize("name", ["mine.txt", "0001.jpg"])
+def test_a_folder_with_other_files_is_left_alone(tmp_path, face, name):
     (tmp_path / "r_files").mkdir()
-    (tmp_path / "r_files" / "mine.txt").write_text("kept")
-    write_report([(ASTRONAUT, face)], tmp_path / "r.html")
-    assert (tmp_path / "r_files" / "mine.txt").read_text() == "kept"
+    (tmp_path / "r_files" / name).write_text("kept")
+    page = write_report([(ASTRONAUT, face)], tmp_path / "r.html")
+    assert (tmp_path / "r_files" / name).read_text() == "kept"
+    before = page.read_bytes()
     with pytest.raises(WriteError, match="r_files: expected a place to write to"):
-        write_report([(ASTRONAUT, face)], tmp_path / "r.html", max_size=0)
+        write_report([(ASTRONAUT, face)], page, max_size=0)
+    assert page.read_bytes() == before and (tmp_path / "r_files" / name).read_text() == "kept"
     assert not list(tmp_path.glob(".*.tmp"))
 
 
@@ -267,3 +276,10 @@ def test_the_command_writes_a_report_of_an_evaluation(tmp_path, face, capsys):
         main([*words[:-1], "r.txt"])
     assert "argument --report: expected the name of an .html file, got 'r.txt'" in capsys.readouterr().err
     assert main([*words[:-1], "/proc/none/r.html"]) == 2
+
+
+def test_a_name_of_a_layout_does_not_end_the_data(tmp_path, face):
+    name = "</script><script>alert(1)</script>"
+    named = replace(face, layout=replace(face.layout, name=name))
+    data, rest = read(write_report([(ASTRONAUT, named)], tmp_path / "r.html"))
+    assert data["faces"][0]["layout"] == name and list(data["layouts"]) == [name] and "alert" not in rest

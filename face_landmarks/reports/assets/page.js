@@ -145,7 +145,7 @@ function apply() {
   list.replaceChildren();
   built = 0;
   build();
-  $("count").textContent = shown.length === data.faces.length
+  $("count").textContent = !data.faces.length ? "No faces" : shown.length === data.faces.length
     ? `All ${plural(shown.length, "face")} shown`
     : `${shown.length.toLocaleString("en")} of ${plural(data.faces.length, "face")} shown`;
 }
