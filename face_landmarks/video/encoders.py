@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from face_landmarks.errors import InputError
+from face_landmarks.errors import ImageError, InputError
 from face_landmarks.video.decoders import import_pyav, pyav_name
 
 _LOGGER = logging.getLogger(__name__)
@@ -147,12 +147,19 @@ class Sound:
     """
 
     def __init__(self, av: Any, source: str, output: Any, suffix: str) -> None:
-        self._input = av.open(pyav_name(source), metadata_errors="replace")
+        self._av, self._source = av, source
+        try:
+            self._input = av.open(pyav_name(source), metadata_errors="replace")
+        except (OSError, ValueError, av.FFmpegError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ImageError(f"sound: expected a file with sound, got {source!r}: {reason}") from error
         self._begin = _first_time(av, self._input)
         self._streams = {}
         for stream in self._input.streams.audio:
             name = stream.codec_context.name
             try:
+                if suffix == ".mp4" and name.startswith("pcm_"):  # FFmpeg writes some, players know none
+                    raise ValueError("it is uncompressed")
                 self._streams[stream.index] = output.add_stream_from_template(stream)
             except (OSError, ValueError, av.FFmpegError) as error:
                 _LOGGER.warning(
@@ -164,7 +171,7 @@ class Sound:
 
     def until(self, seconds: float) -> Iterator[Any]:
         """The packets that begin before this time."""
-        while (packet := self._waiting or next(self._packets, None)) is not None:
+        while (packet := self._waiting or self._next()) is not None:
             self._waiting = None
             if packet.dts is None:  # the end
                 continue
@@ -179,6 +186,15 @@ class Sound:
 
     def close(self) -> None:
         self._input.close()
+
+    def _next(self) -> Any:
+        """The next packet; None at the end, which is early in a damaged file."""
+        try:
+            return next(self._packets, None)
+        except (OSError, ValueError, self._av.FFmpegError) as error:
+            _LOGGER.warning("the sound of %s ends early: %s", self._source, error)
+            self._packets = iter(())
+            return None
 
 
 def _first_time(av: Any, container: Any) -> float:

@@ -87,11 +87,18 @@ class Video:
             raise ImageError(f"video: expected frames, got none from {self._source!r}")
         if self.is_truncated(frames, seconds):
             warnings.warn(
-                f"video: expected {self.frame_count} frames, as the header of {self._source!r} announces, "
-                f"got {frames}: the file is cut off or damaged",
+                f"video: expected {self._announced}, as the header of {self._source!r} announces, "
+                f"got {frames} frames, the last at {seconds:.2f} s: the file is cut off or damaged",
                 TruncatedVideoWarning,
                 stacklevel=stacklevel,
             )
+
+    @property
+    def _announced(self) -> str:
+        """What the header announces: frames, or a duration alone."""
+        if self._decoder.counted or not self._decoder.duration:
+            return f"{self.frame_count} frames"
+        return f"{self._decoder.duration:.2f} s"
 
     def is_truncated(self, frames: int, seconds: float | None = None) -> bool:
         """Whether the header announces clearly more frames than this number, or a later end.

@@ -97,6 +97,7 @@ class VideoWriter:
         Raises:
             InputError: a frame of another size, shape or type; a size that the codec cannot hold; a time
                 that is not after the last one's; or a writer that is closed.
+            ImageError: the file of sound cannot be read.
             WriteError: the file cannot be written; it is given up.
         """
         if self._closed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from films import import_av, sound_of, write_film
 
 from face_landmarks.errors import ImageError, InputError, MissingDependencyError
-from face_landmarks.video import TruncatedVideoWarning, Video, VideoWriter, writing
+from face_landmarks.video import TruncatedVideoWarning, Video, VideoWriter, encoders, writing
 
 UNEVEN = [0, 0.04, 0.08, 0.5, 0.54, 1.2, 1.21]
 
@@ -55,7 +56,9 @@ def test_the_frames_of_a_matroska_film_of_uneven_times_are_not_missed(tmp_path: 
     write_film(path, UNEVEN)
     assert len(list(Video(path))) == len(UNEVEN)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
-    with pytest.warns(TruncatedVideoWarning):
+    with pytest.warns(
+        TruncatedVideoWarning, match=r"expected 1\.\d\d s, as .* got \d frames, the last at 0\.\d\d s"
+    ):
         assert len(list(Video(path))) < len(UNEVEN)
 
 
@@ -135,6 +138,49 @@ def test_sound_that_the_format_cannot_hold_is_named_and_the_picture_written(
     caplog.clear()
     copy(source, tmp_path / "copy.mov")
     assert sound_of(tmp_path / "copy.mov") and not caplog.records
+
+
+def test_uncompressed_sound_is_left_out_of_mp4(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = tmp_path / "source.mkv"
+    write_film(source, [0, 0.04, 0.08], sound="pcm_s16le")
+    copy(source, tmp_path / "copy.mp4")
+    assert len(list(Video(tmp_path / "copy.mp4"))) == 3 and sound_of(tmp_path / "copy.mp4") == []
+    assert f"the sound of {source}, pcm_s16le, cannot be in a .mp4 file" in caplog.text
+    copy(source, tmp_path / "copy.mov")
+    assert sound_of(tmp_path / "copy.mov")
+
+
+def test_a_file_of_sound_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "text.m4a").write_text("no sound")
+    with (
+        pytest.raises(ImageError, match=r"sound: expected a file with sound, got '.*text.m4a'"),
+        VideoWriter(tmp_path / "out.mp4", sound=tmp_path / "text.m4a") as writer,
+    ):
+        writer.write(np.zeros((32, 32, 3), np.uint8))
+    assert [path.name for path in tmp_path.iterdir()] == ["text.m4a"]
+
+
+def test_damaged_sound_ends_early_and_the_picture_is_written(
+    tmp_path: Path, with_pyav: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, path = tmp_path / "source.mp4", tmp_path / "copy.mp4"
+    frames = write_film(source, UNEVEN)
+    begin = encoders.Sound.__init__
+
+    def damaged(self: Any, *arguments: Any) -> None:
+        begin(self, *arguments)
+        packets = self._packets
+
+        def some() -> Any:
+            yield from islice(packets, 5)
+            raise with_pyav.error.InvalidDataError(1094995529, "Invalid data found when processing input")
+
+        self._packets = some()
+
+    monkeypatch.setattr(encoders.Sound, "__init__", damaged)
+    copy(source, path)
+    assert len(list(Video(path))) == len(frames) and len(sound_of(path)) == 5
+    assert f"the sound of {source} ends early" in caplog.text
 
 
 def test_a_silent_film_is_copied_silently(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
