@@ -24,6 +24,7 @@ from face_landmarks.images import read_image
 
 _ADDRESS: Final = "127.0.0.1"
 _MOST_BYTES: Final = 16_000_000  # of a picture
+_MOST_DIGITS: Final = 20  # of a length; int() refuses thousands
 _MOST_PIXELS: Final = 40_000_000
 _SECONDS: Final = 20  # without a word from the browser until a connection is closed
 _POLICY: Final = (
@@ -124,8 +125,8 @@ class _Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "")
         if not length.isdecimal():
             return self._refuse(411, "expected a picture and its length")
-        if int(length) > _MOST_BYTES:
-            return self._refuse(413, f"expected at most {_MOST_BYTES} bytes, got {length}")
+        if len(length) > _MOST_DIGITS or int(length) > _MOST_BYTES:
+            return self._refuse(413, f"expected at most {_MOST_BYTES} bytes, got {length[:_MOST_DIGITS]}")
         body = self.rfile.read(int(length))
         try:
             pixels = read_image(body, max_pixels=_MOST_PIXELS)
@@ -133,6 +134,8 @@ class _Handler(BaseHTTPRequestHandler):
                 faces = self.server.aligner.align(pixels)
         except FaceLandmarksError as error:
             return self._refuse(400, str(error))
+        except Exception as error:  # the page tells it; the next picture may be fine
+            return self._refuse(500, f"the program failed: {type(error).__name__}: {error}")
         self.close_connection = False
         answer = {"width": pixels.shape[1], "height": pixels.shape[0], **faces.to_dict()}
         self._send(200, json.dumps(answer).encode(), "application/json")

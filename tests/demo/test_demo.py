@@ -10,8 +10,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import cv2
@@ -59,6 +61,26 @@ def cookie(server):
     assert status == 303 and headers["Location"] == "/"
     assert "HttpOnly" in headers["Set-Cookie"] and "SameSite=Strict" in headers["Set-Cookie"]
     return headers["Set-Cookie"].partition(";")[0]
+
+
+def test_a_length_of_thousands_of_digits_is_refused(server, cookie):
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+    connection.putrequest("POST", "/align")
+    for name, value in (("Cookie", cookie), ("Content-Length", "9" * 5000)):
+        connection.putheader(name, value)
+    connection.endheaders()
+    assert connection.getresponse().status == 413
+    connection.close()
+
+
+def test_a_failure_of_the_network_is_told(server, cookie, monkeypatch):
+    def fail(pixels):
+        raise RuntimeError("no memory left")
+
+    monkeypatch.setattr(server, "aligner", SimpleNamespace(align=fail))
+    status, _, body = ask(server, "POST", "/align", PORTRAIT.read_bytes(), Cookie=cookie)
+    assert status == 500
+    assert json.loads(body) == {"error": "the program failed: RuntimeError: no memory left"}
 
 
 def test_it_listens_on_this_machine_alone(server):
@@ -168,3 +190,29 @@ def test_the_page_draws_landmarks_on_the_camera_and_on_a_photo(server, camera, t
         assert page.run("document.querySelectorAll('circle').length") == 68
         page.screenshot(tmp_path / "photo.png")
         assert page.complaints() == []
+
+
+@pytest.mark.skipif(find_browser() is None, reason="needs Chromium")
+def test_a_camera_started_anew_sends_one_picture_at_a_time(server, camera, aligner, monkeypatch):
+    def slowly(pixels):
+        time.sleep(0.3)
+        return aligner.align(pixels)
+
+    monkeypatch.setattr(server, "aligner", SimpleNamespace(align=slowly))
+    flags = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+    with Browser(*flags, f"--use-file-for-fake-video-capture={camera}") as page:
+        page.open(server.url)
+        page.run(
+            "const real = fetch; window.now = window.most = 0; window.fetch = (...all) => {"
+            "most = Math.max(most, ++now); return real(...all).finally(() => --now); }; 0"
+        )
+        page.click("#camera")
+        page.wait("now === 1")
+        page.click("#camera")  # stopped while an answer is awaited
+        page.click("#camera")
+        page.wait("Number(document.documentElement.dataset.frames) >= 2")
+        page.run("most = 0")
+        page.wait("Number(document.documentElement.dataset.frames) >= 5")
+        assert page.run("most") == 1
+        page.run("window.fetch = () => Promise.reject(new TypeError()); 0")  # as for a server that has ended
+        page.wait("document.querySelector('#status').textContent.startsWith('The program does not answer')")
