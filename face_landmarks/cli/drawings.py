@@ -17,6 +17,7 @@ from face_landmarks.cli.photos import Photo
 from face_landmarks.cli.targets import prepare_file, prepare_folder, write_file
 from face_landmarks.errors import InputError
 from face_landmarks.output.drawing import draw_faces
+from face_landmarks.output.strokes import HEAVIEST
 from face_landmarks.results import Faces
 
 
@@ -32,7 +33,12 @@ def drawing_options() -> argparse.ArgumentParser:
     )
     add("--labels", action="store_true", help="write each face's number, its place in the results")
     add("--scores", action="store_true", help="colour each landmark by its score, from red to green")
-    add("--weight", type=_weight, metavar="X", help="factor on the width of lines and dots (default: 1)")
+    add(
+        "--weight",
+        type=_weight,
+        metavar="X",
+        help="factor on the width of lines and dots, up to 100 (default: 1)",
+    )
     return parser
 
 
@@ -137,6 +143,6 @@ def _weight(text: str) -> float:
         weight = float(text)
     except ValueError:
         weight = 0.0
-    if not 0 < weight < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a positive number, got {text!r}")
+    if not 0 < weight <= HEAVIEST:
+        raise argparse.ArgumentTypeError(f"expected a positive number, at most {HEAVIEST:g}, got {text!r}")
     return weight

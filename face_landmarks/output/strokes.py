@@ -36,7 +36,7 @@ SMALL = 150.0  # pixels below which a face gets thinner lines and fewer dots
 _THINNEST = 0.3  # pixels
 _CLEAR, _FAINTEST = 100.0, 0.5  # pixels below which lines are faint, and their least opacity
 _APART = 5.0  # pixels between the dots of a small face
-_HEAVIEST = 100.0
+HEAVIEST = 100.0
 SHADE = 0.4  # opacity of the black outline that keeps a bright line visible on a bright photo
 SHADE_WIDTH = 2.4  # its width, in line widths
 
@@ -105,8 +105,8 @@ def check_style(color: RGB | None, weight: float, **flags: bool) -> None:
         InputError: not three whole numbers from 0 to 255, not a positive number up to 100, or neither True
             nor False.
     """
-    expected = f"a positive number, at most {_HEAVIEST:g}"
-    if not check_number("weight", weight, expected, most=_HEAVIEST) > 0:
+    expected = f"a positive number, at most {HEAVIEST:g}"
+    if not check_number("weight", weight, expected, most=HEAVIEST) > 0:
         raise InputError(f"weight: expected {expected}, got {weight!r}")
     for name, value in flags.items():
         check_flag(name, value)

@@ -147,7 +147,11 @@ def test_photos_that_were_done_before_an_error_are_kept(capsys, stopping, monkey
         (["align", ASTRONAUT, "--json", "/dev/full"], "/dev/full: expected a place to write to"),
         (["align", ASTRONAUT, "--draw", "/dev/null/drawn"], "expected a place to write to"),
         (["align", ASTRONAUT, "--scores"], "--scores: expected --draw beside it"),
-        (["align", ASTRONAUT, "--draw", "d", "--weight", "0"], "expected a positive number, got '0'"),
+        (
+            ["align", ASTRONAUT, "--draw", "d", "--weight", "0"],
+            "expected a positive number, at most 100, got '0'",
+        ),
+        (["align", ASTRONAUT, "--draw", "d", "--weight", "101"], "at most 100, got '101'"),
         (["align", ASTRONAUT, "--boxes", "none.csv"], "none.csv: expected a file of boxes, got No such file"),
         (["align", ASTRONAUT, "--detector", "yunet", "--min-face-size", "20"], "expected --detector mtcnn"),
         (["align", "https://example.org/a.jpg"], "got the URL 'https://example.org/a.jpg'; 'curl -L URL |"),
