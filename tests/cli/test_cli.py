@@ -366,8 +366,10 @@ def test_models_are_a_table_of_five_columns_with_the_default_marked(capsys):
     rows = [re.split(r" {2,}", line) for line in table.splitlines()]
     assert rows[0] == ["model", "layout", "weights", "GMAC a face", "licence"]
     assert all(len(row) == 5 for row in rows)
-    assert [row[0] for row in rows[1:]] == ["2dfan4", "shr-fan-68 *", "shr-fan-68-fast", "yunet"]
-    assert rows[4][1:] == ["face detector", "0.2 MB, download", "-", "MIT"]
+    assert [row[0] for row in rows[1:]] == [
+        *("2dfan4", "shr-fan-68 *", "shr-fan-68-fast", "shr-fan-68-tiny", "yunet")
+    ]
+    assert rows[5][1:] == ["face detector", "0.2 MB, download", "-", "MIT"]
     assert rows[1][1:] == ["ibug-68", "95.6 MB, download", "25.24", "as published by its authors"]
     assert rows[2][2].endswith(", embedded") and rows[2][4] == "research only, no commercial use"
     assert notes.startswith("* default; shr-fan-68-fast is the default for videos\n")
@@ -404,7 +406,9 @@ def test_a_detector_is_shown_with_licence_and_provenance(capsys):
 def test_cards_are_printed_as_json(capsys):
     assert run("models", "--json") == 0
     cards = json.loads(capsys.readouterr().out)
-    assert [card["name"] for card in cards] == ["2dfan4", "shr-fan-68", "shr-fan-68-fast"]
+    assert [card["name"] for card in cards] == [
+        *("2dfan4", "shr-fan-68", "shr-fan-68-fast", "shr-fan-68-tiny")
+    ]
     assert cards[0]["parameters"] == 23_820_176 and cards[0]["multiply_adds"] == 25_235_292_160
     assert run("models", "shr-fan-68", "--json") == 0
     assert json.loads(capsys.readouterr().out) == [cards[1]]
