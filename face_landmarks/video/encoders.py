@@ -150,10 +150,10 @@ class Sound:
         self._av, self._source = av, source
         try:
             self._input = av.open(pyav_name(source), metadata_errors="replace")
+            self._begin = _first_time(av, self._input)
         except (OSError, ValueError, av.FFmpegError) as error:
             reason = getattr(error, "strerror", None) or error
             raise ImageError(f"sound: expected a file with sound, got {source!r}: {reason}") from error
-        self._begin = _first_time(av, self._input)
         self._streams = {}
         for stream in self._input.streams.audio:
             name = stream.codec_context.name

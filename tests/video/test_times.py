@@ -160,6 +160,19 @@ def test_a_file_of_sound_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["text.m4a"]
 
 
+def test_a_film_whose_begin_cannot_be_read_gives_no_sound(
+    tmp_path: Path, with_pyav: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(*_: Any) -> float:
+        raise with_pyav.error.InvalidDataError(1094995529, "Invalid data found when processing input")
+
+    write_film(tmp_path / "source.mp4", UNEVEN)
+    monkeypatch.setattr(encoders, "_first_time", damaged)
+    with pytest.raises(ImageError, match="sound: expected a file with sound, got"):
+        copy(tmp_path / "source.mp4", tmp_path / "copy.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == ["source.mp4"]
+
+
 def test_damaged_sound_ends_early_and_the_picture_is_written(
     tmp_path: Path, with_pyav: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
