@@ -64,7 +64,10 @@ class Place:
         root = self.path.rstrip("/") + "/"
         with reading(self):
             found = self.filesystem.get_file_info(selector)
-        names = ((info.path.removeprefix(root), info.size) for info in found if info.is_file)
+            try:
+                names = [(info.path.removeprefix(root), info.size) for info in found if info.is_file]
+            except UnicodeDecodeError as error:
+                raise InputError(f"{self}: expected names in UTF-8, got {error.object!r}") from error
         return sorted((name, size) for name, size in names if not re.search(r"(^|/)\.", name))
 
     def read(self) -> bytes:

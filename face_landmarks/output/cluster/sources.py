@@ -133,6 +133,11 @@ def find_photos(
 def _listed(paths: list[str], root: str | os.PathLike[str] | None, filesystem: object) -> Files:
     """Photos named one by one, all on the filesystem of the root, or of the first."""
     _check_unique(paths)
+    for path in paths:
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"source: expected names in UTF-8, got {path!r}") from None
     if root is not None:
         if others := [path for path in paths if "://" in path]:
             raise InputError(f"source: expected paths that a root may be put before, got {others[0]!r}")

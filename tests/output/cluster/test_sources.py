@@ -1,6 +1,7 @@
 """Photos of folders, patterns, lists and tables, here and in stores."""
 
 import io
+import os
 
 import fsspec
 import numpy as np
@@ -96,6 +97,18 @@ def test_a_list_keeps_its_names(folder, monkeypatch):
         find_photos("deep", root="deep")
     with pytest.raises(InputError, match="one filesystem"):
         find_photos(["a.png", "s3://bucket/b.png"])
+
+
+def test_names_that_are_not_utf_8_are_refused_before_the_work_as_tables_cannot_hold_them(tmp_path):
+    name = os.fsdecode(b"bad\xff.png")
+    with pytest.raises(InputError, match=r"source: expected names in UTF-8, got 'bad\\udcff.png'"):
+        find_photos(["good.png", name])
+    try:
+        (tmp_path / name).touch()
+    except OSError:
+        pytest.skip("the file system has no such names")
+    with pytest.raises(InputError, match=r"expected names in UTF-8, got b'.*bad\\xff.png'"):
+        find_photos(tmp_path)
 
 
 def test_stores_are_reached_by_uri_or_by_a_filesystem_of_fsspec_or_pyarrow(folder):
