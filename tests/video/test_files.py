@@ -64,7 +64,9 @@ def test_a_path_may_be_bytes(clip):
 @BOTH
 def test_a_cut_off_file_gives_its_frames_and_then_warns(cut_off, backend):
     frames = []
-    with pytest.warns(TruncatedVideoWarning, match=r"expected 60 frames, .*film.mkv.* got \d+") as caught:
+    with pytest.warns(
+        TruncatedVideoWarning, match=r"expected (60 frames|\d+\.\d\d s), .*film.mkv.* got \d+"
+    ) as caught:
         for frame in Video(cut_off, backend=backend):
             frames.append(frame)
     assert 20 < len(frames) < 40 and frames[-1].shape == (48, 64, 3)
