@@ -55,6 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["shr-fan-68-fast"])
     parser.add_argument("--backend", default="auto")
+    parser.add_argument("--yunet-sizes", type=int, nargs="+", default=[640], help="its max_size")
     parser.add_argument("--threads", type=int, default=2, help="of torch and OpenCV")
     parser.add_argument("--rounds", type=int, default=40, help="0 leaves the times out")
     parser.add_argument("--photos", type=Path, help="folder of annotated photos; without it no accuracy")
@@ -66,7 +67,7 @@ def main() -> None:
         ", ".join(f"{name} {version(name)}" for name in names), f"on {processor()}, {options.threads} threads"
     )
     detectors: dict[str, MTCNN | YuNet] = {
-        "YuNet": YuNet(),
+        **{f"YuNet at {size} px": YuNet(max_size=size) for size in options.yunet_sizes},
         "MTCNN": MTCNN(device="cpu"),
     }
     aligners = {
