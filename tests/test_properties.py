@@ -21,7 +21,7 @@ from face_landmarks.images import read_image
 from face_landmarks.pts import read_pts, write_pts
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-SEEDS = sorted(path for path in (EXAMPLES / "lab" / "fuzz_corpus").glob("*/*"))
+SEEDS = sorted(path for path in (EXAMPLES / "lab" / "checks" / "fuzz_corpus").glob("*/*"))
 
 any_dtype = (
     hnp.boolean_dtypes() | hnp.unsigned_integer_dtypes() | hnp.integer_dtypes() | hnp.floating_dtypes()

@@ -450,7 +450,9 @@ def test_the_command_takes_auto(monkeypatch, capsys):
     chosen = []
     align = FaceAligner.align
     monkeypatch.setattr(
-        FaceAligner, "align", lambda self, photo: chosen.append(self.backend) or align(self, photo, BOXES)
+        FaceAligner,
+        "align",
+        lambda self, photo, boxes: chosen.append(self.backend) or align(self, photo, BOXES),
     )
     for name in RUNTIMES:
         monkeypatch.setitem(sys.modules, name, None)
