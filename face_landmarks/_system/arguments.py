@@ -8,7 +8,7 @@ import operator
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -37,6 +37,22 @@ def kind_of(value: object) -> str:
     return " ".join(parts)
 
 
+def as_number(value: object) -> float:
+    """A finite real number as a float; NaN, which fails every comparison, for anything else."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return math.nan
+    try:
+        number = float(value)
+    except OverflowError:
+        return math.nan
+    return number if math.isfinite(number) else math.nan
+
+
+def is_whole(value: object, least: int) -> bool:
+    """Whether a value is an integer, in type as well, of at least `least`."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
 def check_number(
     name: str, value: object, expected: str, *, least: float = -math.inf, most: float = math.inf
 ) -> float:
@@ -52,13 +68,10 @@ def check_number(
     Raises:
         InputError: another type, not finite, or out of the range.
     """
-    if isinstance(value, Real) and not isinstance(value, bool):
-        try:
-            number = value if isinstance(value, int) else float(value)
-            finite = math.isfinite(number)
-        except OverflowError:
-            number, finite = math.nan, False
-        if finite and least <= number <= most:
+    number = as_number(value)
+    if math.isfinite(number):
+        number = value if isinstance(value, int) else number
+        if least <= number <= most:
             return number
     raise InputError(f"{name}: expected {expected}, got {shown(value)}")
 

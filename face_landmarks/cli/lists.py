@@ -43,13 +43,18 @@ def many_photos_options() -> argparse.ArgumentParser:
         type=path,
         help="the photos: a file with a path on each line, or a .csv or .parquet table; of any length",
     )
-    group.add_argument(
-        "--list-column", metavar="NAME", help="column of a table that has the paths (default: image)"
-    )
+    add_list_column(group)
     group.add_argument(
         "--root", metavar="DIR", type=path, help="what relative paths of a list are relative to (default: .)"
     )
     return parser
+
+
+def add_list_column(arguments: argparse._ActionsContainer) -> None:
+    """Add the option that names a table's column of paths."""
+    arguments.add_argument(
+        "--list-column", metavar="NAME", help="column of a table that has the paths (default: image)"
+    )
 
 
 def check_many_photos(options: argparse.Namespace) -> None:

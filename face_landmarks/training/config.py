@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
+from face_landmarks._system.arguments import as_number
 from face_landmarks.errors import InputError
 from face_landmarks.layouts import get_layout
 from face_landmarks.models.hourglass import HourglassConfig
@@ -223,8 +224,7 @@ def _require(
     most: float = math.inf,
 ) -> None:
     """Raise InputError unless a setting is a finite number of this kind in this range."""
-    number = isinstance(value, kind) and not isinstance(value, bool)
-    if not (number and math.isfinite(value) and least <= value <= most):
+    if not (math.isfinite(as_number(value)) and least <= value <= most and isinstance(value, kind)):
         raise InputError(f"{name}: expected {expected}, got {value!r}")
 
 

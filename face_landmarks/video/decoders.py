@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from face_landmarks._system.arguments import as_number
 from face_landmarks._system.extras import import_extra
 from face_landmarks.errors import ImageError
-from face_landmarks.video.checks import as_number
 
 Frame: TypeAlias = "tuple[float, NDArray[np.uint8]]"  # seconds from the first one, (H, W, 3) RGB
 

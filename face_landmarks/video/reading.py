@@ -11,9 +11,8 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from face_landmarks._system.arguments import check_choice
+from face_landmarks._system.arguments import check_choice, is_whole
 from face_landmarks.errors import ImageError, InputError
-from face_landmarks.video.checks import is_whole
 from face_landmarks.video.decoders import Decoder, OpenCVDecoder, PyAVDecoder, check_file
 
 VideoBackend = Literal["auto", "pyav", "opencv"]

@@ -7,8 +7,8 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from face_landmarks._system.arguments import as_number
 from face_landmarks.errors import InputError
-from face_landmarks.video.checks import as_number
 
 Points = NDArray[np.float64]
 

@@ -15,14 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from face_landmarks._system.arguments import check_flag
+from face_landmarks._system.arguments import as_number, check_flag, is_whole
 from face_landmarks.aligner import FaceAligner
 from face_landmarks.errors import InputError
 from face_landmarks.geometry import boxes_from_landmarks, crop_matrices, warp
 from face_landmarks.images import ChannelOrder, ImageSource, read_image
 from face_landmarks.models.registry import DEFAULT_VIDEO_MODEL
 from face_landmarks.results import Faces
-from face_landmarks.video.checks import as_number, is_whole
 from face_landmarks.video.smoothing import OneEuroFilter, Points, face_size
 
 _THUMBNAIL: Final = 24  # side, in pixels, of the thumbnails by which frames and faces are compared

@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from face_landmarks._system.arguments import as_number
 from face_landmarks._system.files import make_folder, replacing, writing
 from face_landmarks.errors import InputError, WriteError
-from face_landmarks.video.checks import as_number
 from face_landmarks.video.decoders import check_file, import_pyav
 from face_landmarks.video.encoders import Encoder, OpenCVEncoder, PyAVEncoder, has_h264
 from face_landmarks.video.reading import VideoBackend, check_name, choose_backend

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from face_landmarks.cli.lists import tell
+from face_landmarks.cli.lists import add_list_column, tell
 from face_landmarks.cli.options import Commands, path
 from face_landmarks.cli.targets import prepare_file, prepare_folder
 from face_landmarks.output.folders import merge_results
@@ -37,9 +37,7 @@ def add_parser(commands: Commands) -> None:
         type=path,
         help="a folder, or a list as in --list of align: raise an error unless each photo has its line",
     )
-    merge.add_argument(
-        "--list-column", metavar="NAME", help="column of a table that has the paths (default: image)"
-    )
+    add_list_column(merge)
     merge.add_argument(
         "--point-names",
         action="store_true",

@@ -97,7 +97,7 @@ MUTANTS = [
     (
         "NaN is a number like others",
         "training/config.py",
-        "math.isfinite(value) and least <= value <= most",
+        "math.isfinite(as_number(value)) and least <= value <= most",
         "not (value < least or value > most)",
         f"{CONFIG}::test_an_impossible_setting_is_refused_by_name",
     ),

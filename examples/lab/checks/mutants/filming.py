@@ -295,7 +295,7 @@ MUTANTS = [
     ),
     (
         "True is a number",
-        "video/checks.py",
+        "_system/arguments.py",
         " or isinstance(value, bool):\n        return math.nan",
         ":\n        return math.nan",
         f"{FILES}::test_a_bad_rate_is_a_bad_rate",
