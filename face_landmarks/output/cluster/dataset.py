@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn, TypeAlias
 
 from tqdm import tqdm
 
@@ -17,7 +17,8 @@ from face_landmarks._system.files import make_folder
 from face_landmarks._system.locks import only_run
 from face_landmarks.errors import InputError
 from face_landmarks.output.cluster.attempts import FOLDER
-from face_landmarks.output.cluster.manifest import Manifest, begin, committed
+from face_landmarks.output.cluster.claims import Claim, claimed
+from face_landmarks.output.cluster.manifest import Manifest, begin, committed, remove_late_parts
 from face_landmarks.output.cluster.parts import Counts, Part, Row, part_name
 from face_landmarks.output.cluster.places import Place, place_of
 from face_landmarks.output.cluster.ray_cluster import Share, connect, run_actors, run_once
@@ -25,6 +26,8 @@ from face_landmarks.output.cluster.sources import Photo, Source, find_photos
 from face_landmarks.output.cluster.worker import MakeAligner, Worker, make, pack
 from face_landmarks.output.folders import FolderReport
 from face_landmarks.output.folders.journal import settings_of
+
+Bar: TypeAlias = "tqdm[NoReturn]"
 
 _MANIFEST_EVERY: Final = 30.0  # seconds; what is committed in between is found in the folder
 
@@ -103,7 +106,8 @@ def align_dataset(
     Raises:
         InputError: an unusable argument, no such source, a folder that holds results of other settings or
             photos, or anything else, or a cluster that is not there or is too small for a worker.
-        WriteError: the folder cannot be written, or another run of this machine is writing it.
+        WriteError: the folder cannot be written, or another run of this machine is writing it, or has begun
+            to write it elsewhere since.
         MissingDependencyError: Ray or pyarrow is not installed.
         Exception: what the detector or the aligner raised, if it raised at each of the first photos.
         KeyboardInterrupt: Ctrl-C; the message says how many photos are done.
@@ -118,28 +122,41 @@ def align_dataset(
     with connect(address, share) as cluster, _only_run(target):
         settings: Row = run_once(share, _settings, aligner, share.num_cpus, share.num_gpus > 0)
         manifest = begin(target, settings)
-        counts, waiting = _resume(manifest, photos, part_size)
-        resumed = sum(map(_photos_in, counts.values())) - sum(len(c.failed) for c in counts.values())
-        made = (aligner, replace(photos, photos=()), target, settings, share.num_cpus, share.num_gpus > 0)
-        total = resumed + sum(len(part.photos) for part in waiting)
-        count, written = resumed, time.monotonic()
-        with tqdm(total=total, initial=resumed, unit=" photos", disable=not progress) as bar:
-            try:
-                for found in run_actors(cluster, share, Worker, made, list(map(pack, waiting))):
-                    part, done = found.pop("part"), found.pop("done")
-                    counts[part] = Counts(**found)
-                    manifest.add(part, counts[part])
-                    count += done
-                    bar.update(done)
-                    if time.monotonic() > written + _MANIFEST_EVERY:
-                        manifest.write()
-                        written = time.monotonic()
-            except KeyboardInterrupt:
-                raise KeyboardInterrupt(f"{count} of {total} photos done; run it again to go on") from None
-            finally:
-                manifest.write()
-        (target / FOLDER).remove_folder()
+        with claimed(target) as claim:
+            counts, waiting = _resume(manifest, photos, part_size)
+            resumed = sum(map(_photos_in, counts.values())) - sum(len(c.failed) for c in counts.values())
+            made = (aligner, replace(photos, photos=()), claim, settings, share.num_cpus, share.num_gpus > 0)
+            found = run_actors(cluster, share, Worker, made, list(map(pack, waiting)))
+            total = resumed + sum(len(part.photos) for part in waiting)
+            with tqdm(total=total, initial=resumed, unit=" photos", disable=not progress) as bar:
+                _collect(found, claim, manifest, counts, bar)
+            remove_late_parts(manifest)
+            (target / FOLDER).remove_folder()
     return _report(list(counts.values()), resumed)
+
+
+def _collect(
+    found: Iterator[Row], claim: Claim, manifest: Manifest, counts: dict[str, Counts], bar: Bar
+) -> None:
+    """Enter each part that a worker has committed."""
+    done, written = int(bar.n), time.monotonic()
+    try:
+        for numbers in found:
+            part, photos = numbers.pop("part"), numbers.pop("done")
+            counts[part] = Counts(**numbers)
+            manifest.add(part, counts[part])
+            done += photos
+            bar.update(photos)
+            if time.monotonic() > written + _MANIFEST_EVERY:
+                claim.check()
+                manifest.write()
+                written = time.monotonic()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"{done} of {bar.total} photos done; run it again to go on") from None
+    finally:
+        if claim.is_current():
+            manifest.write()
+    claim.check()
 
 
 def _settings(aligner: MakeAligner, threads: int, gpu: bool) -> Row:
@@ -148,7 +165,7 @@ def _settings(aligner: MakeAligner, threads: int, gpu: bool) -> Row:
 
 
 def _only_run(out: Place) -> AbstractContextManager[None]:
-    """Keep other runs from writing to a folder of this machine; a store has no locks."""
+    """Keep other runs from writing to a folder of this machine; a store has no locks, only claims."""
     if not out.is_local:
         return nullcontext()
     make_folder(Path(out.path))

@@ -96,3 +96,14 @@ def committed(manifest: Manifest) -> Iterator[tuple[str, list[Row]]]:
 
     with ThreadPoolExecutor(_READERS) as pool:
         yield from zip(names, pool.map(rows, names), strict=True)
+
+
+def remove_late_parts(manifest: Manifest) -> None:
+    """Remove the parts that are not in the manifest, at the end of a run that has committed all of its own.
+
+    A worker of an earlier run committed them, after this one had read what there was; their photos are in
+    other parts.
+    """
+    for name, _ in manifest.out.files(recursive=False):
+        if is_part(name) and name not in manifest.parts:
+            (manifest.out / name).remove()

@@ -17,8 +17,8 @@ from face_landmarks.aligner import FaceAligner
 from face_landmarks.errors import ImageError, InputError
 from face_landmarks.images import read_image
 from face_landmarks.output.cluster.attempts import Attempt
+from face_landmarks.output.cluster.claims import Claim
 from face_landmarks.output.cluster.parts import Counts, Part, Row, check_settings, read_part, write_part
-from face_landmarks.output.cluster.places import Place
 from face_landmarks.output.cluster.sources import Load, Photo, Source
 from face_landmarks.output.folders.journal import settings_of
 from face_landmarks.output.folders.reading_ahead import MOST_BYTES, Read, ReadAhead
@@ -35,32 +35,39 @@ class Worker:
     Args:
         aligner: an aligner, or what makes one.
         source: where the photos are.
-        out: the folder of the results.
+        claim: of the run, to the folder of the results.
         settings: of the run; the worker's own must be the same.
         threads: of the network; as many decode photos ahead.
         gpu: whether it has a share of a GPU.
     """
 
     def __init__(
-        self, aligner: MakeAligner, source: Source, out: Place, settings: Row, threads: int, gpu: bool
+        self, aligner: MakeAligner, source: Source, claim: Claim, settings: Row, threads: int, gpu: bool
     ) -> None:
         self._aligner = make(aligner, threads, gpu)
-        check_settings(out, settings, settings_of(self._aligner))
-        self._source, self._out, self._settings, self._threads = source, out, settings, threads
+        check_settings(claim.out, settings, settings_of(self._aligner))
+        self._source, self._claim, self._settings, self._threads = source, claim, settings, threads
         self._any_done = False
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Align and commit a part, unless it is committed: by a worker that died before it could say so."""
+        """Align and commit a part, unless it is committed: by a worker that died before it could say so.
+
+        Raises:
+            WriteError: it cannot be written, or the folder is that of another run by now.
+        """
         (content,) = batch["part"]
         part = unpack(content)
-        place = self._out / part.name
+        self._claim.check()
+        place = self._claim.out / part.name
         if part.repair or place.kind() != "file":
-            attempt = Attempt(self._out, part.name)
+            attempt = Attempt(self._claim.out, part.name)
             kept = []
             if part.repair:
                 names = {photo.name for photo in part.photos}
                 kept = [row for row in read_part(place, self._settings) if row["image"] not in names]
-            write_part(place, [*kept, *self._align(part.photos, attempt)], self._settings)
+            rows = [*kept, *self._align(part.photos, attempt)]
+            self._claim.check()
+            write_part(place, rows, self._settings)
             attempt.end()
         counts = Counts.of(read_part(place, self._settings, SUMMARY))
         return {"counts": [json.dumps({"part": part.name, "done": len(part.photos), **asdict(counts)})]}

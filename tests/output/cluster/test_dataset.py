@@ -2,8 +2,9 @@
 
 import json
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -15,7 +16,7 @@ from face_landmarks.cli import main
 from face_landmarks.errors import InputError, MissingDependencyError, WriteError
 from face_landmarks.output.cluster import align_dataset, dataset, ray_cluster, worker
 from face_landmarks.output.cluster.attempts import Attempt
-from face_landmarks.output.cluster.places import place_of
+from face_landmarks.output.cluster.places import Place, place_of
 from face_landmarks.output.folders.reading_ahead import Read
 
 BOX = [[8.0, 6.0, 40.0, 42.0]]
@@ -182,6 +183,89 @@ def test_a_part_that_is_committed_is_not_aligned_again(here, photos, tmp_path, m
     detector = Detector()
     report = align_dataset(partial(aligner, detector), photos, tmp_path / "out", part_size=4)
     assert sorted(detector.seen) == list(range(10)) and report.images == 10
+
+
+class Killed(BaseException):
+    """Stands for the kill of the first process of a run: it does nothing any more, its workers go on."""
+
+
+def worker_of_a_killed_run(photos, out, monkeypatch, **arguments):
+    """A worker of a run that is over, with the parts that it had still to do."""
+    left = []
+
+    def run_actors(workers, share, actor, arguments, parts):
+        left.append((actor(*arguments), parts))
+        raise Killed
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dataset, "run_actors", run_actors)
+        patch.setattr(Place, "remove", lambda place: None)  # the killed process does not tidy up
+        with pytest.raises(Killed):
+            align_dataset(aligner, photos, out, **arguments)
+    return left[0]
+
+
+def test_a_worker_of_a_killed_run_commits_nothing_once_another_run_has_begun(
+    here, photos, tmp_path, monkeypatch
+):
+    old, parts = worker_of_a_killed_run(photos, tmp_path / "out", monkeypatch, part_size=4)
+    old({"part": np.array(parts[:1], object)})  # while no other run has begun, its work is welcome
+    assert len(parts_of(tmp_path / "out")) == 1
+    run, refused = dataset.run_actors, []
+
+    def with_the_old_one(workers, share, actor, arguments, parts_now):
+        for done in run(workers, share, actor, arguments, parts_now):
+            with pytest.raises(WriteError, match="expected no other run to write it, got one that began"):
+                old({"part": np.array(parts[1:2], object)})
+            refused.append(1)
+            yield done
+
+    monkeypatch.setattr(dataset, "run_actors", with_the_old_one)
+    report = align_dataset(aligner, photos, tmp_path / "out", part_size=3)  # so that parts are other ones
+    assert (report.images, report.resumed, len(refused)) == (10, 4, 2)
+    assert len(rows_of(tmp_path / "out")) == 10
+    with pytest.raises(WriteError, match="expected no other run"):  # nor once that run is over
+        old({"part": np.array(parts[2:], object)})
+    assert len(rows_of(tmp_path / "out")) == 10
+
+
+def test_a_commit_that_was_under_way_as_another_run_began_doubles_no_photo(
+    here, photos, tmp_path, monkeypatch
+):
+    old, parts = worker_of_a_killed_run(photos, tmp_path / "out", monkeypatch, part_size=4)
+    monkeypatch.setattr(old, "_claim", SimpleNamespace(out=old._claim.out, check=lambda: None))
+    run = dataset.run_actors
+
+    def with_a_late_commit(*arguments):
+        for number, done in enumerate(run(*arguments)):
+            if number == 1:  # it had asked whose the folder is before this run began
+                old({"part": np.array(parts[1:2], object)})
+                assert len(parts_of(tmp_path / "out")) == 3
+            yield done
+
+    monkeypatch.setattr(dataset, "run_actors", with_a_late_commit)
+    report = align_dataset(aligner, photos, tmp_path / "out", part_size=5)
+    assert report.images == 10 and len(rows_of(tmp_path / "out")) == 10
+    assert len(parts_of(tmp_path / "out")) == 2
+
+
+def test_of_two_runs_in_a_store_without_locks_the_later_one_has_it(here, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "_only_run", lambda out: nullcontext())
+    run = dataset.run_actors
+
+    def first(*arguments):
+        for done in run(*arguments):
+            monkeypatch.setattr(dataset, "run_actors", run)
+            align_dataset(aligner, photos, tmp_path / "out", part_size=3)
+            yield done
+
+    monkeypatch.setattr(dataset, "run_actors", first)
+    with pytest.raises(WriteError, match="expected no other run to write it, got one that began later"):
+        align_dataset(aligner, photos, tmp_path / "out", part_size=4)
+    assert len(rows_of(tmp_path / "out")) == 10
+    manifest = json.loads((tmp_path / "out" / "_manifest.json").read_text())
+    assert manifest["images"] == 10 and manifest["parts"].keys() == parts_of(tmp_path / "out").keys()
 
 
 def test_other_results_are_left_as_they_are(here, photos, tmp_path):
