@@ -4,8 +4,8 @@ Exit codes:
 
 =====  =========================================================================================
 0      all done
-1      some photos could not be read or were not there (the others are done), a video ended before
-       its header said, or the cache holds a damaged file
+1      some photos or folders could not be read or were not there (the others are done), a video
+       ended before its header said, or the cache holds a damaged file
 2      the command could not be carried out: an argument, a model, a video, a file or a folder
        cannot be used
 3      there is no photo to align: an empty folder, or a pattern that nothing matches

@@ -18,8 +18,8 @@ Commands: TypeAlias = "argparse._SubParsersAction[Any]"
 
 EXIT_CODES: Final = """exit codes:
   0    all done
-  1    some photos could not be read, a video ended before its header said, or
-       the cache holds a damaged file
+  1    some photos or folders could not be read, a video ended before its header
+       said, or the cache holds a damaged file
   2    the command could not be carried out
   3    there is no photo to align
   130  stopped by Ctrl-C"""

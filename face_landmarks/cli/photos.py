@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from glob import glob, has_magic
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple
@@ -42,18 +42,20 @@ class Photo(NamedTuple):
         return content
 
 
-def find_all(words: Sequence[str]) -> tuple[list[Photo], list[str]]:
-    """The photos that the words of a command name, in order, and the words without any.
+def find_all(words: Sequence[str]) -> tuple[list[Photo], list[str], list[str]]:
+    """The photos that the words of a command name, in order; the words without any; unreadable subfolders.
 
     A word is a file, a folder, whose photos are those of `images.find_photos` with its subfolders, a pattern
     with *, ? or **, or "-". What a folder or a pattern brings once more is left out. A file that does not
-    exist is a photo, too: the error is told when it is read.
+    exist is a photo, too: the error is told when it is read. Subfolders that cannot be read are given with
+    the reason; patterns pass over them.
 
     Raises:
         InputError: an empty word; a URL; "-" twice; or a folder that cannot be read.
     """
     photos: list[Photo] = []
-    empty = []
+    empty: list[str] = []
+    locked: list[str] = []
     known: set[str] = set()
     for word in words:
         if not word:  # for pathlib the current folder; a shell's "$PHOTO" without a value
@@ -65,36 +67,36 @@ def find_all(words: Sequence[str]) -> tuple[list[Photo], list[str]]:
             )
         if word == STDIN and STDIN in known:
             raise InputError("expected '-' once, as standard input is one photo")
-        found = list(_photos_of(word))
+        found = list(_photos_of(word, lambda folder, reason: locked.append(f"{folder}: {reason}")))
         if not found:
             empty.append(word)
         named = len(found) == 1 and found[0].path == word  # by itself: twice is done twice
         photos += [photo for photo in found if named or photo.path not in known]
         known.update(photo.path for photo in found)
-    return photos, empty
+    return photos, empty, locked
 
 
-def _photos_of(word: str) -> Iterator[Photo]:
+def _photos_of(word: str, left_out: Callable[[Path, str], object]) -> Iterator[Photo]:
     """The photos of one word."""
     if word == STDIN:
         yield Photo(STDIN, PurePosixPath("stdin"))
     elif is_there(Path(word)) or not has_magic(word):
-        yield from _photos_at(Path(word), word)
+        yield from _photos_at(Path(word), word, left_out)
     else:
         any_suffix = bool(Path(word).suffix)  # *.ppm asks for these; * for photos
         for match in sorted(glob(word, recursive=True)):
             if Path(match).is_dir() and not any_suffix:
                 if "**" not in word:
-                    yield from _photos_at(Path(match), match)
+                    yield from _photos_at(Path(match), match, left_out)
             elif any_suffix or Path(match).suffix.lower() in PHOTO_SUFFIXES:
-                yield from _photos_at(Path(match), match)
+                yield from _photos_at(Path(match), match, left_out)
 
 
-def _photos_at(path: Path, word: str) -> Iterator[Photo]:
+def _photos_at(path: Path, word: str, left_out: Callable[[Path, str], object]) -> Iterator[Photo]:
     if not is_there(path) or not path.is_dir():
         yield Photo(word, PurePosixPath(path.name or "photo"))
         return
-    for file in find_photos(path, recursive=True):
+    for file in find_photos(path, recursive=True, left_out=left_out):
         yield Photo(str(file), PurePosixPath(file.relative_to(path).as_posix()))
 
 

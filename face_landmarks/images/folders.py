@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +17,12 @@ PHOTO_SUFFIXES: Final = frozenset(  # of the files that count as photos, in eith
 )
 
 
-def find_photos(folder: str | os.PathLike[str], *, recursive: bool = False) -> list[Path]:
+def find_photos(
+    folder: str | os.PathLike[str],
+    *,
+    recursive: bool = False,
+    left_out: Callable[[Path, str], object] | None = None,
+) -> list[Path]:
     """The photos of a folder.
 
     They are the files with a suffix in `PHOTO_SUFFIXES`. Hidden files and folders, whose names begin with a
@@ -28,6 +33,7 @@ def find_photos(folder: str | os.PathLike[str], *, recursive: bool = False) -> l
     Args:
         folder: where to look.
         recursive: include subfolders.
+        left_out: called with each subfolder that cannot be read and the reason, instead of the warning.
 
     Returns:
         Paths that begin with `folder`, in the order of their names as text, with slashes.
@@ -35,14 +41,18 @@ def find_photos(folder: str | os.PathLike[str], *, recursive: bool = False) -> l
     Raises:
         InputError: no such folder, or it cannot be read.
     """
-    return sorted(_photos(Path(folder), recursive), key=Path.as_posix)
+    return sorted(_photos(Path(folder), recursive, left_out or _warn), key=Path.as_posix)
 
 
-def _photos(folder: Path, recursive: bool) -> Iterator[Path]:
+def _warn(folder: Path, reason: str) -> None:
+    _LOGGER.warning("%s: left out, as it cannot be read: %s", folder, reason)
+
+
+def _photos(folder: Path, recursive: bool, left_out: Callable[[Path, str], object]) -> Iterator[Path]:
     def complain(error: OSError) -> None:
         if error.filename in (None, str(folder)):
             raise InputError(f"{folder}: expected a folder of photos, got {error.strerror}") from error
-        _LOGGER.warning("%s: left out, as it cannot be read: %s", error.filename, error.strerror)
+        left_out(Path(error.filename), error.strerror or str(error))
 
     try:
         for place, subfolders, names in os.walk(folder, onerror=complain):

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from interrupted import interrupt
 
-from face_landmarks import FaceAligner, __version__, cli
+from face_landmarks import FaceAligner, __version__, align_folder, cli, merge_results
 from face_landmarks.cli import main
-from face_landmarks.errors import DetectorError
+from face_landmarks.errors import DetectorError, InputError
 from face_landmarks.models.registry import DEFAULT_MODEL, DEFAULT_VIDEO_MODEL, DETECTORS, get_card
 from face_landmarks.pts import write_pts
 from face_landmarks.results import Faces
@@ -69,6 +69,46 @@ def test_one_unreadable_photo_does_not_stop_the_others(tmp_path, capsys):
     assert first.keys() == {"image", "error"} and first["image"] == str(broken)
     assert "broken.jpg" in first["error"] and f"face-landmarks: error: {first['error']}\n" in output.err
     assert second["image"] == str(ASTRONAUT) and len(second["landmarks"]) == 1
+
+
+@pytest.fixture
+def locked(tmp_path, monkeypatch):
+    """A folder with a photo, and a subfolder that nobody can read, not even root."""
+    scan, folder = os.scandir, tmp_path / "photos"
+    (folder / "locked").mkdir(parents=True)
+    (folder / "one.png").symlink_to(ASTRONAUT)
+    (folder / "locked" / "two.png").symlink_to(ASTRONAUT)
+
+    def scandir(place="."):
+        if Path(os.fsdecode(place)).name == "locked":
+            raise PermissionError(13, "Permission denied", os.fsdecode(place))
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    return folder
+
+
+def test_a_subfolder_that_cannot_be_read_is_an_error_and_the_other_photos_are_done(locked, tmp_path, capsys):
+    words = ["align", locked, "--model", "shr-fan-68-fast", "--device", "cpu"]
+    assert run(*words) == 1
+    output = capsys.readouterr()
+    assert [row["image"] for row in json.loads(output.out)] == [str(locked / "one.png")]
+    assert f"error: {locked}/locked: Permission denied; the photos in this folder are left out" in output.err
+    assert run(*words, "--out", tmp_path / "out.jsonl") == 1
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1
+    (locked / "one.png").unlink()
+    assert run(*words) == 1  # and not 3: there may be photos
+
+
+def test_a_report_names_the_subfolders_that_cannot_be_read(locked, tmp_path):
+    aligner = FaceAligner("shr-fan-68-fast", device="cpu")
+    report = align_folder(aligner, locked, tmp_path / "out.jsonl")
+    assert (report.images, report.folders) == (1, {"locked": "Permission denied"})
+    assert align_folder(aligner, locked, tmp_path / "out.jsonl", recursive=False).folders == {}
+    with pytest.raises(
+        InputError, match="photos: expected folders that can be read, got .*locked: Permission"
+    ):
+        merge_results([tmp_path / "out.jsonl"], tmp_path / "all.jsonl", photos=locked)
 
 
 def test_json_has_a_line_for_each_photo(tmp_path, capsys):
@@ -169,7 +209,7 @@ def test_photos_that_were_done_before_an_error_are_kept(capsys, stopping, monkey
         (["align", ASTRONAUT, "--root", "."], "--root: expected --list with it"),
         (["align", "--list", "photos.txt"], "--list: expected --out with it"),
         (["align", ASTRONAUT, "--list", "l.txt", "--out", "o.jsonl"], "PHOTO: expected no --list beside it"),
-        (["align", "--list", "none.txt", "--out", "o.jsonl"], "none.txt: expected a list of photos"),
+        (["align", "--list", "none.txt", "--out", "o.jsonl"], "'none.txt': expected a file with a list"),
         (["merge", "none.jsonl", "--out", "o.csv"], "parts: expected .jsonl files, got none.jsonl"),
         (["align", ASTRONAUT, "--backend", "tensorflow"], "argument --backend: invalid choice"),
         (["align", ASTRONAUT, "--nonsense"], "unrecognized arguments: --nonsense"),

@@ -66,6 +66,9 @@ def test_a_subfolder_that_cannot_be_read_is_left_out_with_a_warning(
     try:
         assert find_photos(tmp_path, recursive=True) == [tmp_path / "a.jpg"]
         assert "locked: left out" in caplog.text
+        told: list[tuple[Path, str]] = []
+        find_photos(tmp_path, recursive=True, left_out=lambda *words: told.append(words))
+        assert told == [(tmp_path / "locked", "Permission denied")]
         with pytest.raises(InputError, match="Permission denied"):
             find_photos(tmp_path / "locked")
     finally:

@@ -120,11 +120,13 @@ def _align(options: argparse.Namespace) -> int:
     if options.list:
         return align_listed(options)
     check_drawing(options)
-    photos, empty = find_all(options.photos)
+    photos, empty, locked = find_all(options.photos)
     for word in empty:
         complain(f"{word}: expected photos, got none")
+    for folder in locked:
+        complain(f"{folder}; the photos in this folder are left out")
     if not photos:
-        return 3
+        return 1 if locked else 3
     drawings = Drawings(options, photos)
     check_targets(
         [photo.path for photo in photos], options.json, options.out, options.report, *drawings.places
@@ -134,7 +136,7 @@ def _align(options: argparse.Namespace) -> int:
     drawings.prepare()
     boxes = read_boxes(options.boxes_file, photos) if options.boxes_file else None
     work = _align_to_file if options.out else _align_to_list
-    return max(work(options, photos, boxes, drawings), 1 if empty else 0)
+    return max(work(options, photos, boxes, drawings), 1 if empty or locked else 0)
 
 
 def _align_to_list(

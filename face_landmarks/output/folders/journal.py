@@ -44,6 +44,7 @@ class FolderReport:
         resumed: photos that were done before this run.
         unreadable: photo -> why it could not be read.
         failed: photo -> what the detector or the aligner raised, or that the file is missing.
+        folders: subfolder that could not be read -> why; the report and the results lack its photos.
     """
 
     images: int
@@ -51,6 +52,7 @@ class FolderReport:
     resumed: int
     unreadable: dict[str, str]
     failed: dict[str, str] = field(default_factory=dict)
+    folders: dict[str, str] = field(default_factory=dict)
 
 
 class Tally:

@@ -6,6 +6,7 @@ import operator
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
-from face_landmarks._system.arguments import check_flag, check_kind
+from face_landmarks._system.arguments import check_flag, check_kind, shown
 from face_landmarks._system.files import make_folder, remove
 from face_landmarks._system.locks import only_run
 from face_landmarks.aligner import FaceAligner
@@ -52,7 +53,8 @@ def align_folder(
     Each photo's result is kept at once as a line of JSON. An interrupted run, even a killed one, resumes when
     called again. A photo that cannot be read is a line with its "error" and counts as done. A photo that is
     missing, at which the detector or the aligner raises, or at which worker processes die, is such a line,
-    too; it has "retry": true, and the next run tries it again.
+    too; it has "retry": true, and the next run tries it again. Subfolders that cannot be read are in the
+    report only.
 
     =============  ===============================================================================
     `out`          holds
@@ -100,8 +102,11 @@ def align_folder(
     """
     part = None if shard is None else Shard.of(shard)
     check_flag("recursive", recursive)
+    if use is not None and not callable(use):
+        raise InputError(f"use: expected a function, got {shown(use)}")
     if boxes is not None and not isinstance(boxes, Mapping):
         raise InputError(f"boxes: expected a mapping from the names of photos, got {type(boxes).__name__}")
+    locked: dict[str, str] = {}
     if isinstance(folder, Mapping):
         files = {
             check_kind("name of a photo", name, str): _path(f"file of {name!r}", file)
@@ -110,10 +115,15 @@ def align_folder(
     else:
         place = _path("folder", folder)
         files = {
-            photo.relative_to(place).as_posix(): photo for photo in find_photos(place, recursive=recursive)
+            photo.relative_to(place).as_posix(): photo
+            for photo in find_photos(
+                place,
+                recursive=recursive,
+                left_out=lambda path, reason: locked.update({path.relative_to(place).as_posix(): reason}),
+            )
         }
     photos = PhotoList(files.__iter__, files.get, part, boxes)
-    return _run(aligner, photos, out, workers, progress, point_names, use)
+    return replace(_run(aligner, photos, out, workers, progress, point_names, use), folders=locked)
 
 
 def align_list(
@@ -137,7 +147,8 @@ def align_list(
     Args:
         aligner: with a detector.
         photos: a file of paths, or a list of them. A .csv or .parquet file is a table with a column of
-            paths; any other file has a path on each line, in UTF-8, and empty lines are skipped.
+            paths; any other file has a path on each line, in UTF-8. There, lines that are empty or of spaces
+            only are skipped, and one that begins with "#" is a path as well.
         out: see `align_folder`; "image" is the path as it is listed.
         root: folder that relative paths are relative to.
         column: of a table, "image" by default.
