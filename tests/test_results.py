@@ -177,6 +177,14 @@ def test_only_results_of_one_layout_are_concatenated() -> None:
         Faces.concatenate([some_faces(), Faces.empty(TRIANGLE)])
 
 
+def test_what_is_no_sequence_of_results_is_not_concatenated() -> None:
+    for parts in (None, 5, some_faces):
+        with pytest.raises(InputError, match="Faces.concatenate: expected results, got"):
+            Faces.concatenate(parts)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="faces: expected Faces, as FaceAligner.align returns them, got"):
+        Faces.concatenate([None])  # type: ignore[list-item]
+
+
 def test_a_group_is_a_facial_part_of_every_face() -> None:
     faces = some_faces()
     np.testing.assert_array_equal(faces.group("left_eye"), faces.landmarks[:, 42:48])

@@ -101,9 +101,11 @@ class Faces:
         """The faces of several results, in order.
 
         Raises:
-            InputError: there are no parts, so the layout is unknown; parts of several layouts; or a part
-                that is not `Faces`.
+            InputError: there are no parts, so the layout is unknown; parts of several layouts; or something
+                else than results.
         """
+        if not isinstance(parts, Iterable):
+            raise InputError(f"Faces.concatenate: expected results, got {shown(parts)}")
         parts = [check_faces(part) for part in parts]
         layouts = {part.layout.name: part.layout for part in parts}
         if len(layouts) != 1:

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from face_landmarks._system.arguments import check_kind
 from face_landmarks._system.extras import import_extra
 from face_landmarks.aligner import check_boxes
 from face_landmarks.errors import InputError
@@ -167,7 +168,8 @@ def read_list(source: ListSource, column: str | None = None) -> Callable[[], Ite
 
     Args:
         source: a file, or a sequence of paths. A .csv or .parquet file has a column of paths; any other file
-            has a path on each line, in UTF-8.
+            has a path on each line, in UTF-8. Lines that are empty or of spaces only are skipped; others are
+            paths as they are, also with spaces around them or a "#" at their beginning.
         column: of a table, "image" by default.
 
     Raises:
@@ -176,6 +178,8 @@ def read_list(source: ListSource, column: str | None = None) -> Callable[[], Ite
         MissingDependencyError: .parquet without pyarrow.
     """
     suffix = Path(source).suffix.lower() if isinstance(source, (str, os.PathLike)) else ""
+    if column is not None:
+        check_kind("column", column, str)
     if column is not None and suffix not in (".csv", ".parquet"):
         raise InputError(f"column: expected None, as only tables have columns, got {column!r}")
     if isinstance(source, (str, os.PathLike)):
@@ -210,7 +214,8 @@ def _text_lines(path: Path) -> Iterator[str]:
                 raise InputError(f"{path}: expected a path on each line, got {line[:40]!r} as line {number}")
             if number == 1:
                 line = line.removeprefix(b"\xef\xbb\xbf")
-            if name := line.rstrip(b"\r\n").decode("utf-8", "surrogateescape"):
+            name = line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
+            if name.strip(" \t"):
                 yield name
 
 
@@ -265,4 +270,5 @@ def _open(path: Path) -> BufferedReader:
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: expected a list of photos, got {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{str(path)!r}: expected a file with a list of photos, got {reason}") from error

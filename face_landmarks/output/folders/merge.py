@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from face_landmarks._system.arguments import check_flag, check_path
 from face_landmarks._system.files import make_folder, remove, replacing
 from face_landmarks._system.locks import only_run
-from face_landmarks.errors import InputError
+from face_landmarks.errors import InputError, WriteError
 from face_landmarks.images import find_photos
 from face_landmarks.layouts import IBUG_68, get_layout
 from face_landmarks.output.folders.journal import Row, Tally, has_failed, read_row
@@ -66,19 +67,18 @@ def merge_results(
         InputError: a part that is missing, holds anything else or ends in the middle of a line; parts of
             different settings; two photos of one name and different sizes; photos without a line; an `out`
             that exists.
-        WriteError: `out` cannot be written, or a run is writing a part.
+        WriteError: `out` cannot be written, or a run is writing a part, or has written one meanwhile.
         MissingDependencyError: .parquet without pyarrow.
     """
-    files = _files(parts)
+    check_flag("point_names", point_names)
+    files = [_PartFile(path) for path in _files(parts)]
     names = _Names(files)
-    lines, target = places(Path(out), names)
+    lines, target = places(check_path("out", out), names)
     if lines.exists():
         raise InputError(f"out: expected a new file, got {lines}")
     check_free(target, names)
     make_folder(lines.parent)
-    with ExitStack() as locks:
-        for file in (*files, lines):
-            locks.enter_context(only_run(file))
+    with only_run(lines):
         done = _check(files)
         if photos is not None:
             _check_complete(photos, column, done)
@@ -93,20 +93,71 @@ def merge_results(
     return report
 
 
+class _PartFile:
+    """A file of results, which is read several times and must stay the same.
+
+    It is locked and open only while it is read, so that there may be more parts than a process can open.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._state: tuple[int, ...] | None = None
+
+    @contextmanager
+    def rows(self) -> Iterator[Iterator[tuple[bytes, Row]]]:
+        """The lines, raw and read, within a block.
+
+        Raises:
+            InputError: it cannot be read, or holds anything else.
+            WriteError: a run is writing it, or has written it since it was first read.
+        """
+        with only_run(self.path), ExitStack() as stack:
+            try:
+                file = stack.enter_context(self.path.open("rb"))
+                self._check_state(os.fstat(file.fileno()))
+            except OSError as error:
+                if isinstance(error, WriteError):
+                    raise
+                raise self._unreadable(error) from error
+            yield self._read(file)
+
+    def _read(self, file: Iterable[bytes]) -> Iterator[tuple[bytes, Row]]:
+        try:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    raise InputError(
+                        f"{self.path}: expected whole lines, got {line[:40]!r} at its end: run its part again"
+                    )
+                yield line, read_row(self.path, line)
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: OSError) -> InputError:
+        return InputError(f"{self.path}: expected lines of results, got {error.strerror or error}")
+
+    def _check_state(self, found: os.stat_result) -> None:
+        state = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+        if self._state not in (None, state):
+            raise WriteError(f"{self.path}: expected no run to write it meanwhile, got one that did")
+        self._state = state
+
+
 class _Names:
     """The photos of files of results, as often as wanted."""
 
-    def __init__(self, files: Sequence[Path]) -> None:
+    def __init__(self, files: Sequence[_PartFile]) -> None:
         self._files = files
 
     def __iter__(self) -> Iterator[str]:
-        return (row["image"] for file in self._files for _, row in _rows(file))
+        for file in self._files:
+            with file.rows() as rows:
+                yield from (row["image"] for _, row in rows)
 
 
 def _files(parts: Sequence[str | os.PathLike[str]]) -> list[Path]:
     if isinstance(parts, (str, bytes, os.PathLike)) or not isinstance(parts, Iterable):
         raise InputError(f"parts: expected a list of .jsonl files, got {parts!r}")
-    files = [Path(part) for part in parts]
+    files = [check_path("parts", part) for part in parts]
     if not files:
         raise InputError("parts: expected at least one .jsonl file, got none")
     known: set[str] = set()
@@ -120,50 +171,40 @@ def _files(parts: Sequence[str | os.PathLike[str]]) -> list[Path]:
     return files
 
 
-def _rows(file: Path) -> Iterator[tuple[bytes, Row]]:
-    """The lines of a file, raw and read."""
-    try:
-        with file.open("rb") as lines:
-            for line in lines:
-                if not line.endswith(b"\n"):
-                    raise InputError(
-                        f"{file}: expected whole lines, got {line[:40]!r} at its end: run its part again"
-                    )
-                yield line, read_row(file, line)
-    except OSError as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{file}: expected lines of results, got {error.strerror or error}") from error
-
-
-def _check(files: Sequence[Path]) -> PathSet:
+def _check(files: Sequence[_PartFile]) -> PathSet:
     """The photos that have a line that is not to be tried again; raise unless the files belong together."""
-    settings: Row | None = None
+    settings: Row = {}
     done, seen, sizes = PathSet(), PathSet(), PathSet()
     for file in files:
-        for _, row in _rows(file):
-            mine = {name: value for name, value in row.items() if name not in _NO_SETTINGS}
-            settings = mine if settings is None else settings
-            for name in sorted(settings.keys() | mine.keys(), key="network".__eq__):
-                if settings.get(name, "nothing") != mine.get(name, "nothing"):
-                    raise InputError(
-                        f"{file}: expected results of {name} {settings.get(name, 'nothing')}, as in "
-                        f"{files[0]}, got {mine.get(name, 'nothing')}"
-                    )
-            photo, size = row["image"], row["bytes"]
-            if size is not None:
-                is_known_size = not sizes.add(f"{photo}\0{size}")
-                if not seen.add(photo) and not is_known_size:
-                    raise InputError(f"{file}: expected one photo of each name, got another {photo}")
-            if not has_failed(row):
-                done.add(photo)
+        with file.rows() as rows:
+            for _, row in rows:
+                mine = {name: value for name, value in row.items() if name not in _NO_SETTINGS}
+                settings = settings or mine
+                _check_settings(file, mine, files[0], settings)
+                photo, size = row["image"], row["bytes"]
+                if size is not None:
+                    is_known_size = not sizes.add(f"{photo}\0{size}")
+                    if not seen.add(photo) and not is_known_size:
+                        raise InputError(f"{file.path}: expected one photo of each name, got another {photo}")
+                if not has_failed(row):
+                    done.add(photo)
     return done
+
+
+def _check_settings(file: _PartFile, mine: Row, first: _PartFile, settings: Row) -> None:
+    """Raise unless a line has the settings of the first one."""
+    for name in sorted(settings.keys() | mine.keys(), key="network".__eq__):
+        wanted, got = (row.get(name, "nothing") for row in (settings, mine))
+        if wanted != got:
+            raise InputError(
+                f"{file.path}: expected results of {name} {wanted}, as in {first.path}, got {got}"
+            )
 
 
 def _check_complete(photos: ListSource, column: str | None, done: PathSet) -> None:
     """Raise unless each photo of a folder or list has a line."""
     if isinstance(photos, (str, os.PathLike)) and Path(photos).is_dir():
-        found = find_photos(photos, recursive=True)
+        found = find_photos(photos, recursive=True, left_out=_refuse)
         names: Iterable[str] = (photo.relative_to(photos).as_posix() for photo in found)
     else:
         names = read_list(photos, column)()
@@ -176,18 +217,23 @@ def _check_complete(photos: ListSource, column: str | None, done: PathSet) -> No
         raise InputError(f"photos: expected a finished line of each, got none of {first}{more}")
 
 
-def _write(files: Sequence[Path], done: PathSet, out: Path) -> tuple[MergeReport, str | None]:
+def _refuse(folder: Path, reason: str) -> None:
+    raise InputError(f"photos: expected folders that can be read, got {folder}: {reason}")
+
+
+def _write(files: Sequence[_PartFile], done: PathSet, out: Path) -> tuple[MergeReport, str | None]:
     """Write one line of each photo; the report and the name of the layout, if a line tells it."""
     written, tally = PathSet(), Tally()
     duplicates, layout = 0, None
     with out.open("wb") as target:
         for file in files:
-            for line, row in _rows(file):
-                failed = has_failed(row)
-                if (failed and row["image"] in done) or not written.add(row["image"]):
-                    duplicates += 1
-                    continue
-                target.write(line)
-                layout = layout or row.get("layout")
-                tally.add(row["image"], len(row.get("boxes", ())), row.get("error"), failed)
+            with file.rows() as rows:
+                for line, row in rows:
+                    failed = has_failed(row)
+                    if (failed and row["image"] in done) or not written.add(row["image"]):
+                        duplicates += 1
+                        continue
+                    target.write(line)
+                    layout = layout or row.get("layout")
+                    tally.add(row["image"], len(row.get("boxes", ())), row.get("error"), failed)
     return MergeReport(tally.images, tally.faces, tally.unreadable, tally.failed, duplicates), layout

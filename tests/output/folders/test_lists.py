@@ -2,8 +2,12 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 import tracemalloc
 from itertools import chain
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,8 +17,10 @@ from worker_detectors import whole
 from face_landmarks import FaceAligner, align_folder, align_list, merge_results
 from face_landmarks.cli import main
 from face_landmarks.errors import InputError, WriteError
-from face_landmarks.output.folders import lists
+from face_landmarks.output.folders import lists, merge
 from face_landmarks.output.folders.lists import PathSet, Shard, read_list
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +45,17 @@ def rows(path):
 
 
 def test_a_list_is_read_from_text_and_tables(tmp_path):
-    names = ["a.jpg", "b c.jpg ", "dé/e.jpg"]
-    (tmp_path / "l.txt").write_bytes(b"\xef\xbb\xbfa.jpg\r\nb c.jpg \n\nd\xc3\xa9/e.jpg")
-    (tmp_path / "l.csv").write_text('size,image\n1,a.jpg\n\n2,"b c.jpg "\n3,dé/e.jpg\n', encoding="utf-8")
+    names = ["a.jpg", "b c.jpg ", "#1.jpg", "dé/e.jpg"]
+    (tmp_path / "l.txt").write_bytes(
+        b"\xef\xbb\xbfa.jpg\r\nb c.jpg \n\n#1.jpg\n  \n \t\r\nd\xc3\xa9/e.jpg\n   "
+    )
+    (tmp_path / "l.csv").write_text(
+        'size,image\n1,a.jpg\n\n2,"b c.jpg "\n4,#1.jpg\n3,dé/e.jpg\n', encoding="utf-8"
+    )
     for source in (tmp_path / "l.txt", str(tmp_path / "l.csv"), names):
         listed = read_list(source)
         assert list(listed()) == list(listed()) == names
-    assert list(read_list(tmp_path / "l.csv", "size")()) == ["1", "2", "3"]
+    assert list(read_list(tmp_path / "l.csv", "size")()) == ["1", "2", "4", "3"]
 
 
 def test_a_list_is_read_from_parquet(tmp_path):
@@ -65,7 +75,18 @@ def test_a_list_is_read_from_parquet(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("none.txt", None, "expected a list of photos"),
+        (
+            "none.txt",
+            None,
+            r"none.txt': expected a file with a list of photos, got No such file or directory$",
+        ),
+        (
+            "none.csv",
+            None,
+            r"none.csv': expected a file with a list of photos, got No such file or directory$",
+        ),
+        ("a\0b.txt", None, "expected a file with a list of photos, got embedded null"),
+        ("n" * 300, None, "expected a file with a list of photos, got File name too long"),
         ("l.txt", b"a\0b", "expected a path on each line"),
         ("l.txt", b"a" * 70000, "expected a path on each line"),
         ("l.csv", b"", "expected a column 'image', got none"),
@@ -176,6 +197,62 @@ def test_a_part_that_a_run_is_writing_is_not_merged(aligner, photos, tmp_path):
         merge_results([tmp_path / "one.jsonl"], tmp_path / "out.jsonl")
 
 
+def test_a_part_that_a_run_writes_between_two_readings_is_not_merged(aligner, photos, tmp_path, monkeypatch):
+    align_list(aligner, photos[:2], tmp_path / "one.jsonl")
+    check = merge._check
+
+    def check_and_append(files):
+        done = check(files)
+        align_list(aligner, photos[:3], tmp_path / "one.jsonl")
+        return done
+
+    monkeypatch.setattr(merge, "_check", check_and_append)
+    with pytest.raises(WriteError, match=r"one\.jsonl: expected no run to write it meanwhile"):
+        merge_results([tmp_path / "one.jsonl"], tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
+    monkeypatch.undo()
+    assert merge_results([tmp_path / "one.jsonl"], tmp_path / "out.jsonl").images == 3
+
+
+MANY_PARTS = """
+import resource, sys
+from face_landmarks import merge_results
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+for out in ("out.jsonl", "points"):
+    print(merge_results([f"{number:03}.jsonl" for number in range(200)], out).images)
+"""
+
+
+def test_more_parts_than_a_process_may_open_are_merged(aligner, photos, tmp_path):
+    pytest.importorskip("resource")
+    align_list(aligner, photos[:1], tmp_path / "one.jsonl")
+    line = (tmp_path / "one.jsonl").read_text()
+    for number in range(200):
+        (tmp_path / f"{number:03}.jsonl").write_text(line.replace(photos[0], f"{number}.png"))
+    done = subprocess.run(
+        [sys.executable, "-c", MANY_PARTS], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["200", "200"], done.stderr
+    assert [row["image"] for row in rows(tmp_path / "out.jsonl")] == [
+        f"{number}.png" for number in range(200)
+    ]
+
+
+def test_wrong_types_of_merge_are_named(tmp_path):
+    (tmp_path / "one.jsonl").touch()
+    good = {"parts": [tmp_path / "one.jsonl"], "out": tmp_path / "out.jsonl"}
+    for changes, message in (
+        ({"parts": None}, r"parts: expected a list of \.jsonl files, got None"),
+        ({"parts": [5]}, "parts: expected a path, got 5"),
+        ({"out": 5}, "out: expected a path, got 5"),
+        ({"point_names": 1}, "point_names: expected True or False"),
+        ({"photos": 5}, "photos: expected a file of paths"),
+        ({"photos": "l.csv", "column": 5}, "column: expected str, got 5"),
+    ):
+        with pytest.raises(InputError, match=message):
+            merge_results(**{**good, **changes})
+
+
 def test_a_result_takes_the_place_of_a_failure(aligner, photos, tmp_path):
     align_list(aligner, [*photos, "late.png"], tmp_path / "one.jsonl")
     (failed,) = [row for row in rows(tmp_path / "one.jsonl") if "error" in row]
@@ -256,6 +333,16 @@ def test_wrong_types_are_named(aligner, tmp_path):
         ({"out": None}, "out: expected a path"),
         ({"out": b"out.jsonl"}, "out: expected a path"),
         ({"folder": {"a": 3}}, "file of 'a': expected a path, got 3"),
+        ({"use": 5}, "use: expected a function, got 5"),
+        ({"use": "print"}, "use: expected a function, got 'print'"),
+        ({"recursive": "no"}, "recursive: expected True or False"),
+        ({"progress": 1}, "progress: expected True or False"),
+        ({"point_names": None}, "point_names: expected True or False"),
+        ({"shard": 3}, "shard: expected NUMBER/COUNT"),
+        ({"shard": "x"}, "shard: expected NUMBER/COUNT"),
+        ({"boxes": 5}, "boxes: expected a mapping"),
+        ({"folder": {"a": "a.png"}, "boxes": {"a": "x"}}, "boxes: expected"),
+        ({"folder": {"a": "a.png"}, "boxes": {1: []}}, "boxes: expected those of every photo"),
     ):
         with pytest.raises(InputError, match=message):
             align_folder(**{**good, **changes})
