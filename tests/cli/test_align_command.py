@@ -45,7 +45,8 @@ def run(*words):
 
 
 def names(words):
-    photos, empty = find_all(words)
+    photos, empty, locked = find_all(words)
+    assert not locked
     return [(photo.path, str(photo.name)) for photo in photos], empty
 
 
