@@ -3,7 +3,8 @@
     python tests/support/two_nodes.py PHOTOS OUT LOG
 
 Each photo that the detector is given is a line of LOG: the node's name and the grey level that tells the
-photo. The worker on the second node stops at its sixth photo, in its second part of four, and waits to be
+photo. "second" is the node that this process is not connected to: Ray before 2.60 connects to any of a
+machine. The worker on the second node stops at its sixth photo, in its second part of four, and waits to be
 killed; that on the first node waits for it to come so far. The line "killed" is written before the kill.
 """
 
@@ -68,10 +69,12 @@ def main() -> None:
     photos, out, log = sys.argv[1:]
     Path(log).touch()
     cluster = Cluster(initialize_head=True, head_node_args=NODE)
-    second = cluster.add_node(**NODE, resources={"second": 1})
+    nodes = (cluster.head_node, cluster.add_node(**NODE))
     ray.init(address=cluster.address, log_to_driver=False)
-    (victim,) = (node["NodeID"] for node in ray.nodes() if "second" in node["Resources"])
+    mine = ray.get_runtime_context().get_node_id()
     ray.shutdown()
+    (second,) = (node for node in nodes if node.node_id != mine)
+    victim = second.node_id
 
     def make() -> FaceAligner:
         return FaceAligner("shr-fan-68-fast", detector=Watched(log, victim), device="cpu")

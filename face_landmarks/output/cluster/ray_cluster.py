@@ -15,6 +15,7 @@ from face_landmarks.errors import FaceLandmarksError, InputError
 
 _STORE_BYTES: Final = 2**28  # of the object store of a cluster of our own: parts and counts are small
 _AHEAD: Final = 2  # parts that an actor has, the one it works at included
+_BLOCK_BYTES: Final = 2**20  # of counts, or of a part's names, at most
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def run_actors(
     if not parts:
         return
     data = _ray_data()
-    with _quiet(data), _own_errors():
+    with _context(data), _own_errors():
         results = data.from_items(
             [{"part": part} for part in parts], override_num_blocks=len(parts)
         ).map_batches(
@@ -139,16 +140,21 @@ def _count(resources: dict[str, float], share: Share) -> int:
 
 
 @contextmanager
-def _quiet(data: Any) -> Iterator[None]:
-    """Keep Ray Data's progress and plans off the screen; its log files have them."""
+def _context(data: Any) -> Iterator[None]:
+    """Settings of Ray Data meanwhile: no progress and plans on the screen, and small blocks.
+
+    Its log files have what is not shown. Until the first part is done, Ray Data takes what each will return
+    for as large as a block may be, 128 MB by default, and gives parts to as many workers only as the object
+    store has room for: where it is small, to one.
+    """
     context, logger = data.DataContext.get_current(), logging.getLogger("ray.data")
-    shown, level = context.enable_progress_bars, logger.level
-    context.enable_progress_bars = False
+    before = context.enable_progress_bars, context.target_max_block_size, logger.level
+    context.enable_progress_bars, context.target_max_block_size = False, _BLOCK_BYTES
     logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        context.enable_progress_bars = shown
+        context.enable_progress_bars, context.target_max_block_size, level = before
         logger.setLevel(level)
 
 

@@ -5,14 +5,12 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from packaging.version import Version
 
 from face_landmarks import FaceAligner, Faces, read_image
 
@@ -22,11 +20,6 @@ PHOTOS = 24
 
 if find_spec("ray") is None:
     pytest.skip('needs Ray Data: pip install "shr-fan[ray]"', allow_module_level=True)
-if Version(version("ray")) < Version("2.60"):
-    pytest.skip(
-        "needs Ray 2.60: with 2.40 the second worker stays without a part, for which the first one waits",
-        allow_module_level=True,
-    )
 
 
 @pytest.fixture
