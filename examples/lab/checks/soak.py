@@ -1,6 +1,7 @@
 """Memory over many alignments: photos of ever new sizes, found by MTCNN and by given boxes in turn.
 
     python examples/lab/checks/soak.py [--alignments 2000] [--processes 1] [--warm-up 200] [--threads 1]
+        [--model NAME] [--largest 1600]
 
 The alignments are divided among the processes, each with its own aligner and photos. The resident memory of
 each is read after each of its alignments; its growth is the median of the last tenth less the median of the
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 
 from face_landmarks import FaceAligner, read_image
+from face_landmarks.models.registry import DEFAULT_MODEL
 
 PHOTO = Path(__file__).parents[2] / "data" / "astronaut.jpg"
 
@@ -38,7 +40,7 @@ def soak(options: argparse.Namespace) -> int:
     torch.set_num_threads(options.threads)
     rng = np.random.default_rng(options.seed)
     name = f"process {options.seed + 1}: " if options.processes > 1 else ""
-    aligner, pixels = FaceAligner(device="cpu"), read_image(PHOTO)
+    aligner, pixels = FaceAligner(options.model, device="cpu"), read_image(PHOTO)
     box = aligner.align(pixels).boxes
     memory, faces, start = [], 0, time.perf_counter()
     for count in range(options.alignments):
@@ -70,7 +72,7 @@ def soak_in_processes(options: argparse.Namespace) -> int:
     for seed in range(options.processes):
         words = ["--seed", seed, "--processes", options.processes, "--alignments", share + (seed < rest)]
         words += ["--warm-up", options.warm_up, "--allowed", options.allowed]
-        words += ["--threads", options.threads, "--largest", options.largest]
+        words += ["--threads", options.threads, "--largest", options.largest, "--model", options.model]
         processes.append(subprocess.Popen([sys.executable, __file__, *map(str, words)]))
     codes = [process.wait() for process in processes]
     flat = sum(code == 0 for code in codes)
@@ -86,6 +88,7 @@ def main() -> int:
     parser.add_argument("--allowed", type=float, default=20, help="megabytes of growth")
     parser.add_argument("--threads", type=int, default=1, help="of each process")
     parser.add_argument("--largest", type=int, default=1600, help="longest side of a photo, in pixels")
+    parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)  # of one of several processes
     options = parser.parse_args()
     shares = 1 if options.seed is not None else options.processes
