@@ -48,7 +48,15 @@ def shrink(image: Image, max_size: int) -> Image:
     if scale >= 1:
         return image
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    # Means over blocks of whole pixels, then less than half of the way: OpenCV's means over fractions of
+    # pixels take five times as long.
+    blocks = [n for n in range(int(1 / scale), 0, -1) if n > 0.5 / scale and width % n == height % n == 0]
+    if not blocks:
+        return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    if blocks[0] > 1:
+        whole = width // blocks[0], height // blocks[0]
+        image = np.asarray(cv2.resize(image, whole, interpolation=cv2.INTER_AREA), np.uint8)
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def finish(found: Found, small: Image, image: Image) -> Detections:

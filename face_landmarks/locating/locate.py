@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from face_landmarks.geometry import mirror_matrix, resize_matrix, transform_points, warp
+from face_landmarks.geometry import inverse, mirror_matrix, resize_matrix, scales, transform_points, warp
 from face_landmarks.layouts import Layout, get_layout
 from face_landmarks.models.card import ModelCard
 from face_landmarks.models.confidence import expected_errors
@@ -101,12 +101,12 @@ class Locator:
         image_to_crop = self.card.image_to_crop(boxes, rolls)  # (B, 3, 3)
         crops = warp(photos, image_to_crop, self.crop_size, self.device)
         points, scores = self.locate_in_crops(crops)
-        pixel = 1 / torch.linalg.det(image_to_crop).sqrt()  # (B,) image pixels in a crop pixel
+        pixel = 1 / scales(image_to_crop)  # (B,) image pixels in a crop pixel
         if self.card.calibration is None:
             errors = torch.full_like(scores, torch.nan)
         else:
             errors = expected_errors(scores, self.card.calibration) * pixel.float().unsqueeze(1)
-        return Located(transform_points(image_to_crop.inverse(), points), scores, errors)
+        return Located(transform_points(inverse(image_to_crop), points), scores, errors)
 
     def locate_in_crops(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """Landmarks in crop pixels (B, K, 2) and their scores (B, K) of a batch of crops."""
@@ -141,7 +141,7 @@ class Locator:
             heatmaps=heatmaps.numpy(),
             points=points.numpy(),
             heatmap_to_crop=self.heatmap_to_crop.clone().numpy(),  # the caller's own
-            heatmap_to_image=(image_to_crop.inverse() @ self.heatmap_to_crop).numpy(),
+            heatmap_to_image=(inverse(image_to_crop) @ self.heatmap_to_crop).numpy(),
         )
 
     def decode(self, heatmaps: Tensor) -> tuple[Tensor, Tensor]:

@@ -55,8 +55,9 @@ def locate_with_search(
     best = locator.locate(photos, boxes, rolls)
     doubtful = (best.certainty < locator.card.doubtful_score) & search
     chosen = doubtful | refine
-    if chosen.any():
-        best = _keep_better(best, chosen, _upright(locator, best, chosen, photos, boxes))
+    if not chosen.any():
+        return best
+    best = _keep_better(best, chosen, _upright(locator, best, chosen, photos, boxes))
     doubtful = (best.certainty < locator.card.doubtful_score) & search
     if doubtful.any():
         rows = doubtful.nonzero().squeeze(1)

@@ -111,6 +111,8 @@ class Faces:
         if len(layouts) != 1:
             got = ", ".join(sorted(layouts)) or "nothing"
             raise InputError(f"Faces.concatenate: expected results of one layout, got {got}")
+        if len(parts) == 1:
+            return parts[0]
         arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _SHAPES}
         return cls(**arrays, layout=parts[0].layout)
 

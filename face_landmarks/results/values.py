@@ -16,6 +16,8 @@ _DECIMALS: Final = range(3, 10)  # float32 values of landmarks and scores need s
 
 def numbers(name: str, values: object, unknown: bool = False) -> NDArray[np.float32]:
     """Real numbers as a new float32 array; with `unknown`, None becomes NaN."""
+    if type(values) is np.ndarray and values.dtype == np.float32:
+        return values.copy()
     try:
         array = np.asarray(values)
         if unknown and array.dtype == object:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import os
 import re
 import threading
@@ -24,6 +25,7 @@ from face_landmarks._system.arguments import check_choice
 from face_landmarks._system.extras import import_extra
 from face_landmarks._system.torch_state import own_types
 from face_landmarks.errors import ExportError, InputError
+from face_landmarks.models.hourglass import StackedHourglass, complexity
 from face_landmarks.runtime.graph import GraphSizes, write_graph
 
 _log = logging.getLogger(__name__)
@@ -39,6 +41,9 @@ _EXTRAS: Final[dict[Runtime, str]] = {"onnxruntime": "onnx", "openvino": "openvi
 _FASTEST_FIRST: Final[tuple[Runtime, ...]] = ("openvino", "onnxruntime")  # see docs/speed.md
 _LOWEST: Final = {"onnx": (1, 17), "onnxruntime": (1, 17), "openvino": (2024, 4)}  # as in the extras
 _PRECISIONS: Final = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
+
+# Multiply-adds of a batch, up to which ONNX Runtime's threads cost as much as they save: see docs/speed.md.
+_FOR_ONE_THREAD: Final = 100_000_000
 
 _compiling = threading.Lock()
 
@@ -182,6 +187,7 @@ class RuntimeNetwork:
         self.backend: Runtime = backend
         self.dtype = dtype
         self.threads = threads
+        self._products = complexity(network.config)[1] if isinstance(network, StackedHourglass) else math.inf
         try:
             self._graph = write_graph(network, sizes)
         except ExportError as error:
@@ -201,7 +207,7 @@ class RuntimeNetwork:
         return torch.from_numpy(run(np.ascontiguousarray(crops.numpy())))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("backend", "dtype", "threads", "_graph")}
+        return {name: getattr(self, name) for name in ("backend", "dtype", "threads", "_products", "_graph")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -212,26 +218,33 @@ class RuntimeNetwork:
         if self.backend == "openvino":
             run = _compile_openvino(self._graph, self.dtype, threads)
         else:
-            run = _compile_onnxruntime(self._graph, threads)
+            run = _compile_onnxruntime(self._graph, threads, self._products)
         self._compiled = os.getpid(), run
         return run
 
 
-def _compile_onnxruntime(graph: bytes, threads: int) -> Run:
+def _compile_onnxruntime(graph: bytes, threads: int, products: float) -> Run:
+    """A network of so many multiply-adds a crop, on so many threads; small batches run on the caller's."""
+    together = _onnxruntime_session(graph, threads)
+    alone = _onnxruntime_session(graph, 1) if products <= _FOR_ONE_THREAD and threads > 1 else together
+    name = together.get_inputs()[0].name
+
+    def run(crops: NDArray[np.float32]) -> NDArray[np.float32]:
+        session = alone if len(crops) * products <= _FOR_ONE_THREAD else together
+        heatmaps: NDArray[np.float32] = session.run(None, {name: crops})[0]
+        return heatmaps
+
+    return run
+
+
+def _onnxruntime_session(graph: bytes, threads: int) -> Any:
     onnxruntime = import_extra("onnxruntime", "onnx", "other runtimes")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors
     # Threads that sleep between layers take longer; those that spin after a run take the cores from torch.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-
-    def run(crops: NDArray[np.float32]) -> NDArray[np.float32]:
-        heatmaps: NDArray[np.float32] = session.run(None, {name: crops})[0]
-        return heatmaps
-
-    return run
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def _compile_openvino(graph: bytes, dtype: torch.dtype, threads: int) -> Run:

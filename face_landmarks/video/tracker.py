@@ -12,19 +12,21 @@ from typing import Any, Final, TypeGuard
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from face_landmarks._system.arguments import as_number, check_flag, is_whole
 from face_landmarks.aligner import FaceAligner
 from face_landmarks.errors import InputError
-from face_landmarks.geometry import boxes_from_landmarks, crop_matrices, warp
+from face_landmarks.geometry import boxes_from_landmarks
 from face_landmarks.images import ChannelOrder, ImageSource, read_image
 from face_landmarks.models.registry import DEFAULT_VIDEO_MODEL
 from face_landmarks.results import Faces
 from face_landmarks.video.smoothing import OneEuroFilter, Points, face_size
 
 _THUMBNAIL: Final = 24  # side, in pixels, of the thumbnails by which frames and faces are compared
+_SAMPLES: Final = (
+    4  # pixels of a frame or a face, along each axis, that are averaged into one of a thumbnail's
+)
 _PLAIN: Final = 4.0  # standard deviation, in grey levels, below which a thumbnail is little more than noise
 _SAME_SCENE: Final = 0.5  # correlation of two frames below which there is a cut between them
 _SAME_PLACE: Final = 0.3  # mean distance of landmarks, in face sizes, below which two faces are one
@@ -208,8 +210,7 @@ class FaceTracker:
         self._tracks = [track for track in self._tracks if track.missing <= self.max_missing]
         seen = [track for track in self._tracks if not track.missing]
         self._remember(pixels, seen)
-        empty = Faces.empty(self.aligner.layout)
-        faces = Faces.concatenate([empty, *(track.face for track in seen)])
+        faces = Faces.concatenate([track.face for track in seen] or [Faces.empty(self.aligner.layout)])
         identities = np.array([track.identity for track in seen], np.int64)
         identities.flags.writeable = False
         return TrackedFaces(faces, identities, detected, cut)
@@ -217,7 +218,7 @@ class FaceTracker:
     def _enter(self, pixels: NDArray[np.uint8]) -> bool:
         """Whether this frame starts a scene: the first one, one of another size, or one unlike the last."""
         size = pixels.shape[0], pixels.shape[1]
-        scene = _centred(cv2.resize(pixels, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA))
+        scene = _thumbnail(pixels, np.array([0, 0, size[1], size[0]]))
         cut = self._scene is None or size != self._size or _correlation(scene, self._scene) < _SAME_SCENE
         if cut:
             self._forget()
@@ -368,9 +369,33 @@ def _distance(a: Faces, b: Faces) -> float:
 
 
 def _appearance(pixels: NDArray[np.uint8], face: Faces) -> Points:
-    """The thumbnail of a face's box, as a vector around its mean."""
-    boxes = torch.from_numpy(boxes_from_landmarks(face.landmarks))
-    return _centred(255 * warp(pixels, crop_matrices(boxes, _THUMBNAIL, crop_scale=0.5), _THUMBNAIL).numpy())
+    """The thumbnail of a face's box, made square."""
+    low, high = boxes_from_landmarks(face.landmarks).reshape(2, 2)
+    centre, half = (low + high) / 2, (high - low).mean() / 2
+    return _thumbnail(pixels, np.rint(np.concatenate((centre - half, centre + half)) + 0.5).astype(np.int64))
+
+
+def _thumbnail(pixels: NDArray[np.uint8], box: NDArray[np.int64]) -> Points:
+    """A part of a frame as 24 x 24 means, as a vector around their mean; black outside the frame.
+
+    Args:
+        pixels: (H, W, 3).
+        box: (4,) the first column and row, and those after the last.
+
+    Of a large part only every n-th pixel is read, at least _SAMPLES along a thumbnail's pixel.
+    """
+    step = max(1, int((box[2:] - box[:2]).min()) // (_SAMPLES * _THUMBNAIL))
+    part = np.zeros(
+        (*(max(1, len(range(a, b, step))) for a, b in zip(box[1::-1], box[:1:-1], strict=True)), 3), np.uint8
+    )
+    places, sources = [], []
+    for first, last, size in zip(box[1::-1], box[:1:-1], pixels.shape, strict=False):  # rows, columns
+        skipped = max(0, -(int(first) // step))
+        source = range(int(first) + skipped * step, min(int(last), size), step)
+        places.append(slice(skipped, skipped + len(source)))
+        sources.append(slice(source.start, max(source.start, source.stop), step))
+    part[places[0], places[1]] = pixels[sources[0], sources[1]]
+    return _centred(cv2.resize(part, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA))
 
 
 def _centred(pixels: NDArray[Any]) -> Points:

@@ -21,6 +21,7 @@ from torch import nn
 from face_landmarks import FaceAligner, LandmarkModel, load_model, read_image
 from face_landmarks.cli import main
 from face_landmarks.errors import InputError, MissingDependencyError
+from face_landmarks.models.hourglass import complexity
 from face_landmarks.runtime import runtimes
 from face_landmarks.runtime.graph import GraphSizes
 from face_landmarks.runtime.runtimes import RuntimeNetwork, TorchNetwork, check_backend, make_runnable
@@ -249,7 +250,8 @@ def threads_given(monkeypatch):
     return given
 
 
-def test_a_runtime_computes_on_as_many_threads_as_torch_unless_told(runtime, threads_given):
+def test_a_runtime_computes_on_as_many_threads_as_torch_unless_told(runtime, threads_given, monkeypatch):
+    monkeypatch.setattr("face_landmarks.runtime.runtimes._FOR_ONE_THREAD", 0)
     network = random_network("after")
     threads = torch.get_num_threads()
     try:
@@ -262,6 +264,32 @@ def test_a_runtime_computes_on_as_many_threads_as_torch_unless_told(runtime, thr
     finally:
         torch.set_num_threads(threads)
     assert threads_given == [1, 2, 3, 3]
+
+
+def test_onnxruntime_runs_small_batches_on_the_callers_thread(monkeypatch):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    used = []
+
+    class Session(onnxruntime.InferenceSession):
+        def __init__(self, graph, options, **rest):
+            self.threads = options.intra_op_num_threads
+            super().__init__(graph, options, **rest)
+
+        def run(self, *arguments):
+            used.append(self.threads)
+            return super().run(*arguments)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    network = random_network("after")
+    products = complexity(network.config)[1]
+    monkeypatch.setattr("face_landmarks.runtime.runtimes._FOR_ONE_THREAD", 2 * products)
+    compiled = RuntimeNetwork(network, "onnxruntime", threads=2)
+    size = network.config.crop_size
+    batches = [torch.rand(count, 3, size, size) for count in (1, 2, 3)]
+    answers = [compiled(batch) for batch in batches]
+    assert used == [1, 1, 2]
+    for batch, answer in zip(batches, answers, strict=True):
+        torch.testing.assert_close(answer, network(batch).detach(), atol=1e-4, rtol=1e-4)
 
 
 def test_onnxruntime_is_given_its_threads_and_stops_spinning_after_a_run(monkeypatch):
