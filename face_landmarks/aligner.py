@@ -55,8 +55,8 @@ class FaceAligner:
             file is downloaded once; any callable that maps an image (H, W, 3) uint8 RGB to face boxes
             (N, 4), with or without scores (N,) and five points (N, 5, 2), see `Detector`; or None, if
             boxes will always be given.
-        rotations: whether a detector given by name also searches photos turned by 90, 180 and 270 degrees:
-            "never"; "fallback", if it finds no face otherwise; or "always", which takes four times as long.
+        rotations: whether a detector given by name also searches photos turned in steps of 45 degrees:
+            "never"; "fallback", if it finds no face otherwise; or "always", which takes twelve times as long.
         device: where the network runs, e.g. "cpu" or "cuda:1"; CUDA if present by default, if the
             backend is "torch" or "auto".
         dtype: type the network computes in, float32 by default. Landmarks are always decoded

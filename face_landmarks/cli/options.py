@@ -53,8 +53,8 @@ def model_options(model: str = DEFAULT_MODEL) -> argparse.ArgumentParser:
         "--rotations",
         choices=("never", "fallback", "always"),
         default="never",
-        help="also search photos turned by 90, 180 and 270 degrees: if no face is found otherwise "
-        "(fallback), or always, at four times the cost (default: %(default)s)",
+        help="also search photos turned in steps of 45 degrees: if no face is found otherwise (fallback), "
+        "or always, at twelve times the cost (default: %(default)s)",
     )
     add(
         "--backend",

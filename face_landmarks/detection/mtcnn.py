@@ -67,9 +67,9 @@ class MTCNN:
             the one before.
         max_size: longer side, in pixels, to which larger images are shrunk, by area averaging, before
             the search; at least `min_face_size`. Boxes are in pixels of the image given.
-        rotations: whether the image is also searched turned by 90, 180 and 270 degrees: "never";
-            "fallback", if no face is found as it is; or "always", which takes four times as long. Where
-            that gives nothing, the image turned by 45 degrees and quarters from there is searched, too.
+        rotations: whether the image is also searched turned by 45 degrees and multiples of it: "never";
+            "fallback", if no face is found as it is, first by quarters and then by the rest; or "always",
+            which takes twelve times as long, as the diagonals make larger images.
 
     Raises:
         MissingDependencyError: facenet-pytorch is not installed, or lacks its weights.

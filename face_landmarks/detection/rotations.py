@@ -22,7 +22,7 @@ _DIAGONALS: Final = (1, 3, 5, 7)
 _TURNS: Final[dict[str, tuple[tuple[int, ...], ...]]] = {
     "never": ((0,),),
     "fallback": ((0,), _QUARTERS, _DIAGONALS),
-    "always": ((0, *_QUARTERS), _DIAGONALS),
+    "always": ((0, *_QUARTERS, *_DIAGONALS),),
 }
 _SAME_FACE: Final = 0.5  # share of the smaller of two boxes that both have in common
 
@@ -44,8 +44,8 @@ def search_turned(image: Image, searches: Sequence[Callable[[Image], Found]], ro
     Args:
         image: (H, W, 3).
         searches: ways to search an image, each tried if those before it gave nothing.
-        rotations: "never": as it is alone. "fallback": turned by quarters, if nothing is found as it is.
-            "always": in all four positions. Where quarters give nothing, eighths are tried.
+        rotations: "never": as it is alone. "fallback": turned by quarters, if nothing is found as it is, then
+            by the eighths between them. "always": in all eight positions.
     """
     for turns in _TURNS[rotations]:
         for search in searches:

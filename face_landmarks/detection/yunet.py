@@ -48,9 +48,9 @@ class YuNet:
         max_size: longer side, in pixels, to which larger images are shrunk, by area averaging, before
             the search; at least 32. The time grows with its square, and faces smaller than about 10 pixels
             after shrinking are not found.
-        rotations: whether the image is also searched turned by 90, 180 and 270 degrees: "never";
-            "fallback", if no face is found as it is; or "always", which takes four times as long. Where
-            that gives nothing, the image turned by 45 degrees and quarters from there is searched, too.
+        rotations: whether the image is also searched turned by 45 degrees and multiples of it: "never";
+            "fallback", if no face is found as it is, first by quarters and then by the rest; or "always",
+            which takes twelve times as long, as the diagonals make larger images.
         runtime: what runs the network: "opencv", any version that this package works with; or
             "onnxruntime", which is faster. Their answers are the same to 0.0001 pixels. By default
             "onnxruntime" if it is installed.

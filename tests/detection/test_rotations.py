@@ -57,8 +57,23 @@ def test_the_image_is_searched_as_often_as_it_is_asked_for() -> None:
     assert calls == [(5, 7, 3), (7, 5, 3), (5, 7, 3), (7, 5, 3), *[(8, 8, 3)] * 4]
 
 
+def test_a_face_on_the_diagonal_is_found_beside_an_upright_one() -> None:
+    searched: list[int] = []
+
+    def search(image: np.ndarray) -> Found:
+        searched.append(len(searched))
+        place = {0: (10.0, 20), 4: (38.0, 12)}.get(searched[-1])  # as it is, and turned by an eighth
+        if place is None:
+            return no_faces()
+        edges = np.array([[place[0] - 4, place[1] - 4, place[0] + 4, place[1] + 4]])
+        return edges, np.ones(1, np.float32), np.full((1, 5, 2), place)
+
+    edges, _, _ = search_turned(np.zeros((40, 60, 3), np.uint8), [search], "always")
+    assert len(searched) == 8 and len(edges) == 2
+
+
 def test_a_face_that_is_found_in_several_positions_is_given_once_where_its_score_is_best() -> None:
-    scores = iter([0.7, 0.6, 0.9, 0.8])
+    scores = iter([0.7, 0.6, 0.9, 0.8, 0.5, 0.5, 0.5, 0.5])
 
     def search(image: np.ndarray) -> Found:
         height, width = image.shape[:2]
