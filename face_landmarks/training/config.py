@@ -244,7 +244,16 @@ def restore_config(values: dict[str, Any]) -> TrainConfig:
 
 RECIPES: dict[str, TrainConfig] = {
     "shr-fan-68-fast": TrainConfig(
-        network=HourglassConfig(stacks=1, features=96, depth=3, crop_size=128, heatmap_size=32, norm="after"),
+        network=HourglassConfig(
+            stacks=1,
+            features=96,
+            depth=3,
+            crop_size=128,
+            heatmap_size=32,
+            norm="after",
+            stem_pool="blur",
+            waist=4,
+        ),
         steps=2600,
         validate_every=130,
     ),

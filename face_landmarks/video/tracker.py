@@ -92,7 +92,7 @@ class FaceTracker:
         frame_rate: of the video, in frames per second.
         detect_every: frames between regular runs of the detector, which find faces that enter.
         min_score: mean landmark score below which a face is discarded. `shr-fan-68` gives
-            0.75 and more to whole faces, 0.34 on average to places without one (docs/accuracy.md).
+            0.78 and more to whole faces, 0.06 on average to places without one (docs/accuracy.md).
         max_missing: frames after which a missing face is forgotten.
         smooth: smooth the landmarks with `OneEuroFilter`.
         min_cutoff: see `OneEuroFilter`; lower gives less jitter.
