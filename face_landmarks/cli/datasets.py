@@ -108,7 +108,7 @@ def align_with_ray(options: argparse.Namespace) -> int:
         complain(f"{photo}: {problems[photo]}")
     if len(problems) > _SHOWN:
         complain(f"and {len(problems) - _SHOWN} more: the rows of {options.out} with an error")
-    resumed = f", {report.resumed} of them earlier" if report.resumed else ""
+    resumed = f", {report.resumed} photos were done earlier" if report.resumed else ""
     failed = f", {len(report.failed)} failed" if report.failed else ""
     say(
         f"{options.out}: {count_faces(report.faces)} in {report.images} photos{resumed}, "

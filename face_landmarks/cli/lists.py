@@ -106,7 +106,7 @@ def tell(source: str, report: FolderReport | MergeReport) -> int:
         complain(f"and {len(problems) - _SHOWN} more photos with an error, which the lines tell")
     more = ""
     if isinstance(report, FolderReport) and report.resumed:
-        more = f", {report.resumed} of them earlier"
+        more = f", {report.resumed} photos were done earlier"
     if isinstance(report, MergeReport) and report.duplicates:
         more = f", {report.duplicates} further lines left out"
     failed = f", {len(report.failed)} failed: the next run tries them again" if report.failed else ""

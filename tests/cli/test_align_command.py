@@ -123,6 +123,24 @@ def test_files_of_one_folder_are_named_in_it_and_pts_files_are_never_outside(wor
     assert sorted(path.as_posix() for path in Path("p").rglob("*")) == ["p/b.pts", "p/one.pts"]
 
 
+def test_a_link_that_leads_nowhere_costs_the_other_photos_nothing(workplace, capsys):
+    Path("photos/a.jpg").symlink_to("gone.jpg")
+    Path("boxes.json").write_text(json.dumps({**BOXES, "a.jpg": []}))
+    words = ("photos", "--boxes", "boxes.json", "--out", "out.jsonl")
+    assert run(*words) == 1
+    rows = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert [(row["image"], row.get("retry", False)) for row in rows] == [
+        ("a.jpg", True),
+        ("b.png", False),
+        ("deep/c.jpg", False),
+    ]
+    assert "2 photos, 0 unreadable, 1 failed" in capsys.readouterr().err
+    Path("photos/a.jpg").unlink()
+    shutil.copy("one.jpg", "photos/a.jpg")
+    assert run(*words) == 0  # the missing one alone is done
+    assert "in 3 photos, 2 photos were done earlier, 0 unreadable" in capsys.readouterr().err
+
+
 def test_a_list_holds_them_in_order_and_a_missing_one_as_an_error(workplace, capsys):
     Path("empty").mkdir()
     Path("boxes.json").write_text(json.dumps({**BOXES, "none.jpg": []}))

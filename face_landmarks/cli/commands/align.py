@@ -198,7 +198,8 @@ def _align_to_file(
     """Write to a file or a folder of .pts files, resumable."""
     if any(photo.path == STDIN for photo in photos):
         raise InputError("--out: expected photos in files, got '-'; --json FILE writes a list")
-    if missing := [photo.path for photo in photos if not is_there(photo.path)]:
+    given_names = set(options.photos)  # links of a folder that lead nowhere are lines with an error
+    if missing := [photo.path for photo in photos if photo.path in given_names and not is_there(photo.path)]:
         raise InputError(f"{missing[0]}: expected a photo or a folder of photos, got none")
     out = Path(options.out)
     (prepare_file if out.suffix else prepare_folder)(out)

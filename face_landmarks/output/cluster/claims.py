@@ -34,13 +34,20 @@ class Claim:
         """Whether the folder is still that of this run.
 
         Raises:
-            OSError: the file cannot be read; a store may raise other errors.
+            WriteError: the file cannot be read.
         """
         try:
             content = (self.out / _FILE).read()
         except FileNotFoundError:
             return False
-        return bool(json.loads(content) == {"run": self.token})
+        except Exception as error:  # stores raise what they like
+            raise WriteError(f"{self.out / _FILE}: expected the claim of a run, got {error}") from error
+        return content == self.content
+
+    @property
+    def content(self) -> bytes:
+        """What the file of this run holds."""
+        return json.dumps({"run": self.token}).encode()
 
     def check(self) -> None:
         """Raise unless the folder is still that of this run.
@@ -48,11 +55,7 @@ class Claim:
         Raises:
             WriteError: it is not, or the file cannot be read.
         """
-        try:
-            current = self.is_current()
-        except Exception as error:  # stores raise what they like
-            raise WriteError(f"{self.out / _FILE}: expected the claim of a run, got {error}") from error
-        if not current:
+        if not self.is_current():
             raise WriteError(f"{self.out}: expected no other run to write it, got one that began later")
 
 
@@ -64,7 +67,7 @@ def claimed(out: Place) -> Iterator[Claim]:
         WriteError: the folder cannot be written.
     """
     claim = Claim(out, uuid4().hex)
-    (out / _FILE).write(json.dumps({"run": claim.token}).encode())
+    (out / _FILE).write(claim.content)
     try:
         yield claim
     finally:
