@@ -308,6 +308,11 @@ def sample(pixels: Tensor, target_to_source: Tensor, target_size: int) -> Tensor
     across = (steps * theta[:, None, :2, 0]).to(pixels.dtype)  # (B, target_size, 2)
     down = (steps * theta[:, None, :2, 1] + theta[:, None, :2, 2]).to(pixels.dtype)
     grid = across.new_empty(len(theta), target_size, target_size, 2)  # row, column, x y
-    for axis in range(2):  # one face's half is small enough for torch to add it without its threads
-        torch.add(across[:, None, :, axis], down[:, :, None, axis], out=grid[..., axis])
+    for axis in range(2):
+        if grid.device.type == "cpu":  # NumPy starts no threads for it
+            np.add(
+                across[:, None, :, axis].numpy(), down[:, :, None, axis].numpy(), out=grid.numpy()[..., axis]
+            )
+        else:
+            torch.add(across[:, None, :, axis], down[:, :, None, axis], out=grid[..., axis])
     return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="zeros", align_corners=False)

@@ -427,7 +427,7 @@ def test_a_model_is_shown_with_licence_provenance_and_scores(capsys):
     text = capsys.readouterr().out
     card = get_card("shr-fan-68-fast")
     assert text.startswith("shr-fan-68-fast\n") and card.licence in text and card.training_data in text
-    assert "0.72 M parameters, 0.30 GMAC a face" in text
+    assert "1.17 M parameters, 0.32 GMAC a face" in text
     for command in card.command.split(" && "):
         assert f"\n    {command}\n" in text
     for benchmark, scores in card.scores.items():

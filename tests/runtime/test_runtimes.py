@@ -242,16 +242,17 @@ def test_the_caller_keeps_his_network():
 def threads_given(monkeypatch):
     """The threads that each compilation is given, in order."""
     given = []
-    for name in ("_compile_onnxruntime", "_compile_openvino"):
+    for name, place in (("_compile_onnxruntime", 1), ("_compile_openvino", 2)):
         compile_ = getattr(runtimes, name)
         monkeypatch.setattr(
-            runtimes, name, lambda *rest, compile_=compile_: given.append(rest[-1]) or compile_(*rest)
+            runtimes,
+            name,
+            lambda *rest, compile_=compile_, place=place: given.append(rest[place]) or compile_(*rest),
         )
     return given
 
 
-def test_a_runtime_computes_on_as_many_threads_as_torch_unless_told(runtime, threads_given, monkeypatch):
-    monkeypatch.setattr("face_landmarks.runtime.runtimes._FOR_ONE_THREAD", 0)
+def test_a_runtime_computes_on_as_many_threads_as_torch_unless_told(runtime, threads_given):
     network = random_network("after")
     threads = torch.get_num_threads()
     try:

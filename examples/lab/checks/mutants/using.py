@@ -21,8 +21,8 @@ MUTANTS = [
     (
         "photos come in any order",
         "images/folders.py",
-        "return sorted(_photos(Path(folder), recursive), key=Path.as_posix)",
-        "return list(_photos(Path(folder), recursive))",
+        "return sorted(_photos(Path(folder), recursive, left_out or _warn), key=Path.as_posix)",
+        "return list(_photos(Path(folder), recursive, left_out or _warn))",
         FOLDERS + " tests/images/test_folders.py",
     ),
     (
