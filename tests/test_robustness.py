@@ -353,7 +353,7 @@ def test_enormous_boxes_take_no_memory(peaks):
 
 @linux
 def test_the_batch_size_bounds_the_memory_of_thousands_of_boxes(peaks):
-    assert peaks["2000 boxes"] < peaks["enormous boxes"] + 60  # their crops together are 393 MB
+    assert peaks["2000 boxes"] < peaks["enormous boxes"] + 120  # their crops together are 393 MB
 
 
 @linux

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Final, TypeGuard
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,12 +21,8 @@ from face_landmarks.images import ChannelOrder, ImageSource, read_image
 from face_landmarks.models.registry import DEFAULT_VIDEO_MODEL
 from face_landmarks.results import Faces
 from face_landmarks.video.smoothing import OneEuroFilter, Points, face_size
+from face_landmarks.video.thumbnails import correlation, thumbnail
 
-_THUMBNAIL: Final = 24  # side, in pixels, of the thumbnails by which frames and faces are compared
-_SAMPLES: Final = (
-    4  # pixels of a frame or a face, along each axis, that are averaged into one of a thumbnail's
-)
-_PLAIN: Final = 4.0  # standard deviation, in grey levels, below which a thumbnail is little more than noise
 _SAME_SCENE: Final = 0.5  # correlation of two frames below which there is a cut between them
 _SAME_PLACE: Final = 0.3  # mean distance of landmarks, in face sizes, below which two faces are one
 _SAME_FACE: Final = 1.0  # mismatch, see `_Track.mismatch`, below which a detected face is a missing one
@@ -218,8 +213,8 @@ class FaceTracker:
     def _enter(self, pixels: NDArray[np.uint8]) -> bool:
         """Whether this frame starts a scene: the first one, one of another size, or one unlike the last."""
         size = pixels.shape[0], pixels.shape[1]
-        scene = _thumbnail(pixels, np.array([0, 0, size[1], size[0]]))
-        cut = self._scene is None or size != self._size or _correlation(scene, self._scene) < _SAME_SCENE
+        scene = thumbnail(pixels, np.array([0, 0, size[1], size[0]]))
+        cut = self._scene is None or size != self._size or correlation(scene, self._scene) < _SAME_SCENE
         if cut:
             self._forget()
         self._scene, self._size = scene, size
@@ -341,7 +336,7 @@ class _Track:
         frames = (1 - _FRICTION**self.anchor_age) / (1 - _FRICTION)
         offset = face.landmarks[0] - (self.anchor + frames * self.anchor_velocity)
         distance = float(np.linalg.norm(offset.mean(axis=0))) / face_size(self.anchor)
-        return distance / (1 + _DRIFT * self.anchor_age) + 1 - _correlation(appearance, self.appearance)
+        return distance / (1 + _DRIFT * self.anchor_age) + 1 - correlation(appearance, self.appearance)
 
     def _show(self, face: Faces, interval: float | None = None) -> None:
         points = face.landmarks[0]
@@ -372,43 +367,7 @@ def _appearance(pixels: NDArray[np.uint8], face: Faces) -> Points:
     """The thumbnail of a face's box, made square."""
     low, high = boxes_from_landmarks(face.landmarks).reshape(2, 2)
     centre, half = (low + high) / 2, (high - low).mean() / 2
-    return _thumbnail(pixels, np.rint(np.concatenate((centre - half, centre + half)) + 0.5).astype(np.int64))
-
-
-def _thumbnail(pixels: NDArray[np.uint8], box: NDArray[np.int64]) -> Points:
-    """A part of a frame as 24 x 24 means, as a vector around their mean; black outside the frame.
-
-    Args:
-        pixels: (H, W, 3).
-        box: (4,) the first column and row, and those after the last.
-
-    Of a large part only every n-th pixel is read, at least _SAMPLES along a thumbnail's pixel.
-    """
-    step = max(1, int((box[2:] - box[:2]).min()) // (_SAMPLES * _THUMBNAIL))
-    part = np.zeros(
-        (*(max(1, len(range(a, b, step))) for a, b in zip(box[1::-1], box[:1:-1], strict=True)), 3), np.uint8
-    )
-    places, sources = [], []
-    for first, last, size in zip(box[1::-1], box[:1:-1], pixels.shape, strict=False):  # rows, columns
-        skipped = max(0, -(int(first) // step))
-        source = range(int(first) + skipped * step, min(int(last), size), step)
-        places.append(slice(skipped, skipped + len(source)))
-        sources.append(slice(source.start, max(source.start, source.stop), step))
-    part[places[0], places[1]] = pixels[sources[0], sources[1]]
-    return _centred(cv2.resize(part, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA))
-
-
-def _centred(pixels: NDArray[Any]) -> Points:
-    """Pixels as a vector around their mean."""
-    vector: Points = pixels.ravel().astype(np.float64)
-    vector -= vector.mean()
-    return vector
-
-
-def _correlation(a: Points, b: Points) -> float:
-    """Correlation of two thumbnails, -1 to 1, at any brightness and contrast; plain ones are alike."""
-    plain = _PLAIN**2 * len(a)
-    return float((a @ b + plain) / (np.linalg.norm(a) * np.linalg.norm(b) + plain))
+    return thumbnail(pixels, np.rint(np.concatenate((centre - half, centre + half)) + 0.5).astype(np.int64))
 
 
 def _is_near(a: NDArray[np.float32], b: NDArray[np.float32]) -> bool:

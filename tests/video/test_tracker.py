@@ -12,7 +12,7 @@ from face_landmarks.errors import DetectorError, ImageError, InputError
 from face_landmarks.geometry import boxes_from_landmarks
 from face_landmarks.layouts import IBUG_68, get_layout
 from face_landmarks.video.smoothing import face_size
-from face_landmarks.video.tracker import FaceTracker, _thumbnail, _Track
+from face_landmarks.video.tracker import FaceTracker, _Track
 
 SIDE = 40  # of a person in Stage, in pixels
 
@@ -568,25 +568,3 @@ def test_real_faces_keep_their_identities_through_a_crossing(aligner):
         order.append(tracked.identities[np.argsort(places)].tolist())
     assert sorted(order[0]) == [0, 1] and order[-1] == order[0][::-1]
     assert {identity for row in order for identity in row} == {0, 1}
-
-
-@pytest.mark.parametrize("size", [(40, 30), (480, 640), (1080, 1920)])
-def test_thumbnails_are_means_of_their_part_of_the_frame(size):
-    y, x = np.mgrid[: size[0], : size[1]]
-    frame = np.repeat((255 * (x + y) / (x + y).max())[..., np.newaxis], 3, axis=2).astype(np.uint8)
-    whole = _thumbnail(frame, np.array([0, 0, size[1], size[0]]))
-    exact = cv2.resize(frame, (24, 24), interpolation=cv2.INTER_AREA).astype(float).ravel()
-    np.testing.assert_allclose(whole, exact - exact.mean(), atol=6)
-
-
-def test_a_thumbnail_is_black_where_its_part_is_outside_the_frame():
-    frame = np.full((100, 100, 3), 200, np.uint8)
-    for box, inside in [((-50, 0, 50, 100), np.s_[:, 12:]), ((50, 50, 150, 150), np.s_[:12, :12])]:
-        found = _thumbnail(frame, np.array(box)).reshape(24, 24, 3)
-        expected = np.zeros((24, 24, 3))
-        expected[inside] = 200
-        np.testing.assert_allclose(found, expected - expected.mean(), atol=1)
-    outside = _thumbnail(frame, np.array([300, -90, 340, -50]))
-    np.testing.assert_array_equal(outside, 0)
-    speck = _thumbnail(frame, np.array([7, 7, 7, 7]))
-    assert len(speck) == 24 * 24 * 3

@@ -114,7 +114,7 @@ MUTANTS = [
     (
         "the appearance does not count",
         "video/tracker.py",
-        "/ (1 + _DRIFT * self.anchor_age) + 1 - _correlation(appearance, self.appearance)",
+        "/ (1 + _DRIFT * self.anchor_age) + 1 - correlation(appearance, self.appearance)",
         "/ (1 + _DRIFT * self.anchor_age)",
         f"{TRACKER}::test_another_face_in_the_same_place_is_another_face",
     ),
@@ -176,7 +176,7 @@ MUTANTS = [
     ),
     (
         "brightness counts as appearance",
-        "video/tracker.py",
+        "video/thumbnails.py",
         "    vector -= vector.mean()\n",
         "",
         f"{TRACKER}::test_another_face_in_the_same_place_is_another_face",
@@ -197,7 +197,7 @@ MUTANTS = [
     ),
     (
         "noise in black frames is a cut",
-        "video/tracker.py",
+        "video/thumbnails.py",
         "    plain = _PLAIN**2 * len(a)",
         "    plain = 1e-9",
         f"{TRACKER}::test_black_frames_are_no_cuts_of_their_own",

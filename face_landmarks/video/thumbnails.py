@@ -1,0 +1,51 @@
+"""Frames and faces as small pictures, by which they are compared."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from face_landmarks.video.smoothing import Points
+
+_THUMBNAIL: Final = 24  # side in pixels
+_SAMPLES: Final = 4  # pixels of a frame or a face, along each axis, that are averaged into one
+_PLAIN: Final = 4.0  # standard deviation, in grey levels, below which a thumbnail is little more than noise
+
+
+def thumbnail(pixels: NDArray[np.uint8], box: NDArray[np.int64]) -> Points:
+    """A part of a frame as 24 x 24 means, as a vector around their mean; black outside the frame.
+
+    Args:
+        pixels: (H, W, 3).
+        box: (4,) the first column and row, and those after the last.
+
+    Of a large part only every n-th pixel is read, at least _SAMPLES along a thumbnail's pixel.
+    """
+    step = max(1, int((box[2:] - box[:2]).min()) // (_SAMPLES * _THUMBNAIL))
+    part = np.zeros(
+        (*(max(1, len(range(a, b, step))) for a, b in zip(box[1::-1], box[:1:-1], strict=True)), 3), np.uint8
+    )
+    places, sources = [], []
+    for first, last, size in zip(box[1::-1], box[:1:-1], pixels.shape, strict=False):  # rows, columns
+        skipped = max(0, -(int(first) // step))
+        source = range(int(first) + skipped * step, min(int(last), size), step)
+        places.append(slice(skipped, skipped + len(source)))
+        sources.append(slice(source.start, max(source.start, source.stop), step))
+    part[places[0], places[1]] = pixels[sources[0], sources[1]]
+    return _centred(cv2.resize(part, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA))
+
+
+def _centred(pixels: NDArray[Any]) -> Points:
+    """Pixels as a vector around their mean."""
+    vector: Points = pixels.ravel().astype(np.float64)
+    vector -= vector.mean()
+    return vector
+
+
+def correlation(a: Points, b: Points) -> float:
+    """Correlation of two thumbnails, -1 to 1, at any brightness and contrast; plain ones are alike."""
+    plain = _PLAIN**2 * len(a)
+    return float((a @ b + plain) / (np.linalg.norm(a) * np.linalg.norm(b) + plain))
