@@ -30,6 +30,7 @@ from face_landmarks import FaceAligner, read_image
 from face_landmarks.benchmarks.annotations import AnnotatedImage, read_folder
 from face_landmarks.geometry import boxes_from_landmarks, crop_matrices, warp
 from face_landmarks.video import tracker as video
+from face_landmarks.video.thumbnails import correlation, thumbnail
 from face_landmarks.video.tracker import FaceTracker
 
 Pixels = NDArray[np.uint8]
@@ -151,12 +152,11 @@ def render(faces: Sequence[Pixels], scene: str) -> Iterator[Clip]:
 
 def same_scene(pairs: Sequence[tuple[Pixels, Pixels]]) -> NDArray[np.float64]:
     """How alike the thumbnails of each pair are, as the tracker compares them."""
-    size = (video._THUMBNAIL,) * 2
 
-    def thumbnail(photo: Pixels) -> NDArray[np.float64]:
-        return video._centred(cv2.resize(photo, size, interpolation=cv2.INTER_AREA))
+    def view(photo: Pixels) -> NDArray[np.float64]:
+        return thumbnail(photo, np.array([0, 0, *photo.shape[1::-1]]))
 
-    return np.array([video._correlation(thumbnail(a), thumbnail(b)) for a, b in pairs])
+    return np.array([correlation(view(a), view(b)) for a, b in pairs])
 
 
 def pan(photo: Pixels) -> tuple[Pixels, Pixels]:
