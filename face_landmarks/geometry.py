@@ -82,18 +82,21 @@ def crop_matrices(
     Returns:
         image_to_crop: (N, 3, 3) float64.
     """
-    x0, y0, x1, y1 = boxes.double().unbind(dim=1)
-    width, height = x1 - x0, y1 - y0
-    side = crop_scale * (width + height)  # (N,)
-    rolls = torch.zeros_like(side) if rolls is None else rolls.double()
-    down = torch.stack((-rolls.sin(), rolls.cos()), dim=1)  # (N, 2) from forehead to chin
-    centre = torch.stack((x0 + x1, y0 + y1), dim=1) / 2 + (crop_shift * height).unsqueeze(1) * down
-    return similarity(
-        scale=crop_size / side,
-        rotation=-rolls,
-        source_centre=centre,
-        target_centre=torch.full_like(centre, (crop_size - 1) / 2),
-    )
+    x0, y0, x1, y1 = boxes.double().numpy().T  # NumPy takes a fifth of torch's time for so few
+    height = y1 - y0
+    scale = crop_size / (crop_scale * (x1 - x0 + height))  # (N,)
+    roll = np.zeros_like(scale) if rolls is None else rolls.double().numpy()
+    sin, cos = np.sin(roll), np.cos(roll)
+    centre_x = (x0 + x1) / 2 - crop_shift * height * sin  # down, from forehead to chin, is (-sin, cos)
+    centre_y = (y0 + y1) / 2 + crop_shift * height * cos
+    along, across = scale * cos, scale * sin
+    matrices = np.zeros((len(scale), 3, 3))
+    matrices[:, 0, 0] = matrices[:, 1, 1] = along
+    matrices[:, 0, 1], matrices[:, 1, 0] = across, -across
+    matrices[:, 0, 2] = (crop_size - 1) / 2 - (along * centre_x + across * centre_y)
+    matrices[:, 1, 2] = (crop_size - 1) / 2 - (along * centre_y - across * centre_x)
+    matrices[:, 2, 2] = 1
+    return torch.from_numpy(matrices)
 
 
 def quarter_turned(boxes: Tensor) -> Tensor:

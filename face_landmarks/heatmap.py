@@ -124,11 +124,10 @@ def _reach(window: int, device: torch.device) -> Tensor:
 def _neighbourhood(heatmaps: Tensor, peak: Tensor, window: int) -> tuple[Tensor, Tensor]:
     """Values (..., K, d, d) around the peak, and which of these cells are inside."""
     height, width = heatmaps.shape[-2:]
-    reach = _reach(window, heatmaps.device)
-    x = (peak[..., 0:1] + reach).unsqueeze(-2).expand(*peak.shape[:-1], window, window)
-    y = (peak[..., 1:2] + reach).unsqueeze(-1).expand(*peak.shape[:-1], window, window)
-    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    index = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
+    x, y = (peak.unsqueeze(-1) + _reach(window, heatmaps.device)).unbind(dim=-2)  # (..., K, d)
+    columns, rows = x.clamp(0, width - 1), y.clamp(0, height - 1)
+    inside = (rows == y).unsqueeze(-1) & (columns == x).unsqueeze(-2)  # (..., K, d, d)
+    index = (rows * width).unsqueeze(-1) + columns.unsqueeze(-2)
     values = heatmaps.flatten(-2).gather(-1, index.flatten(-2)).view(index.shape)
     return values, inside
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from face_landmarks._system.arguments import check_number, check_whole, shown
 from face_landmarks._system.devices import choose_device
 from face_landmarks._system.forking import settle_threads
-from face_landmarks._system.torch_state import own_types
+from face_landmarks._system.torch_state import fitting_threads, own_types
 from face_landmarks.detection._boxes import (
     LARGEST,
     Boxes,
@@ -156,7 +156,7 @@ class MTCNN:
             height, width = level.shape[:2]
             canvas = np.zeros((_round_up(height), _round_up(width), 3), np.uint8)
             canvas[:height, :width] = level
-            corrections, scores = self._propose(self._to_tensor(canvas[np.newaxis]))
+            corrections, scores = self._run(self._propose, canvas[np.newaxis])
             scores = scores[0, : height // 2 - 5, : width // 2 - 5]  # of cells within the level
             rows, columns = (scores >= self.thresholds[0]).nonzero(as_tuple=True)
             corner = 2 * torch.stack((columns, rows), dim=1).float()  # (n, 2)
@@ -192,7 +192,7 @@ class MTCNN:
         views = np.zeros((_round_up(len(squares)), size, size, 3), np.uint8)
         for view, square in zip(views, squares, strict=False):
             view[:] = cv2.resize(_cut(image, square), (size, size), interpolation=cv2.INTER_AREA)
-        parts = [network(part) for part in torch.split(self._to_tensor(views), _BATCH)]
+        parts = [self._run(network, views[i : i + _BATCH]) for i in range(0, len(views), _BATCH)]
         corrections, judged, *rest = (torch.cat(part)[: len(squares)] for part in zip(*parts, strict=True))
         places = _to_numpy(rest[0]) if rest else np.empty((len(squares), 0, 2))
         sides = squares[:, 2:3] - squares[:, 0:1]  # (N, 1)
@@ -202,10 +202,14 @@ class MTCNN:
         keep = scores >= threshold
         return squares[keep], corrected[keep], scores[keep], points[keep]
 
-    def _to_tensor(self, images: Image) -> Tensor:
-        """(B, H, W, 3) uint8 as the networks want it, (B, 3, H, W) about zero."""
+    def _run(
+        self, network: ProposalNetwork | RefinementNetwork | OutputNetwork, images: Image
+    ) -> tuple[Tensor, ...]:
+        """What a network answers to (B, H, W, 3) uint8; it wants (B, 3, H, W) about zero."""
         pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)
-        return (pixels.float() - 127.5) / 128
+        with fitting_threads(network.cost * images.size / 3, self.device):
+            answer: tuple[Tensor, ...] = network((pixels.float() - 127.5) / 128)
+        return answer
 
 
 def _check_thresholds(thresholds: object) -> tuple[float, ...]:

@@ -274,21 +274,34 @@ def random_network(config: HourglassConfig) -> StackedHourglass:
 def complexity(config: HourglassConfig) -> tuple[int, int]:
     """Size and cost of a network of this shape: parameters, and multiply-adds of its convolutions."""
     with torch.device("meta"):  # shapes without memory
-        network = StackedHourglass(config).eval()
-        crop = torch.empty(
-            1, 3, config.crop_size, config.crop_size, dtype=torch.get_default_dtype(), device="meta"
-        )
-    products = 0
+        network = StackedHourglass(config)
+    return sum(parameter.numel() for parameter in network.parameters()), multiply_adds(network)
 
-    def count(convolution: nn.Module, _: object, output: Tensor) -> None:
-        nonlocal products
-        products += output.numel() * cast(Tensor, convolution.weight)[0].numel()
 
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(count)
-    network(crop)
-    return sum(parameter.numel() for parameter in network.parameters()), products
+def multiply_adds(network: StackedHourglass) -> int:
+    """Cost of a crop: multiply-adds of the convolutions."""
+    cells = network.config.heatmap_size**2
+    stem = 4 * _weights(network.conv, network.block1) + _weights(network.block2, network.block3)
+    hourglasses = [cast(Stack, stack).hourglass for stack in network.stacks]
+    heads = _weights(network.stacks) - _weights(*hourglasses)
+    return cells * (stem + heads) + sum(
+        _hourglass_multiply_adds(hourglass, cells) for hourglass in hourglasses
+    )
+
+
+def _hourglass_multiply_adds(hourglass: nn.Module, cells: int) -> int:
+    """Multiply-adds of an hourglass, or of the block within the last, whose input has so many cells."""
+    if not isinstance(hourglass, Hourglass):
+        return cells * _weights(hourglass)
+    lower = cells // 4
+    outer = cells * _weights(hourglass.skip) + lower * _weights(hourglass.down, hourglass.waist, hourglass.up)
+    return outer + _hourglass_multiply_adds(hourglass.inner, lower)
+
+
+def _weights(*modules: nn.Module) -> int:
+    """Weights of the convolutions: the multiply-adds for each cell of their output."""
+    layers = (layer for module in modules for layer in module.modules())
+    return sum(layer.weight.numel() for layer in layers if isinstance(layer, nn.Conv2d))
 
 
 def _conv3x3(channels_in: int, channels_out: int) -> nn.Conv2d:

@@ -15,7 +15,7 @@ from face_landmarks.models.weights_file import WeightsFile
 
 PRETRAINED = Path(__file__).with_name("pretrained")
 DEFAULT_MODEL: Final = "shr-fan-68"
-DEFAULT_VIDEO_MODEL: Final = "shr-fan-68-fast"
+DEFAULT_VIDEO_MODEL: Final = "shr-fan-68-tiny"
 
 _ZOO: Final = "models/face_detection_yunet/face_detection_yunet_2026may.onnx"
 

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from face_landmarks._system.arguments import check_choice
 from face_landmarks._system.extras import import_extra
-from face_landmarks._system.torch_state import own_types
+from face_landmarks._system.torch_state import fitting_threads, own_types
 from face_landmarks.errors import ExportError, InputError
-from face_landmarks.models.hourglass import StackedHourglass, complexity
+from face_landmarks.models.hourglass import StackedHourglass, multiply_adds
 from face_landmarks.runtime.graph import GraphSizes, write_graph
 
 _log = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ Runtime = Literal["onnxruntime", "openvino"]
 Run: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 BACKENDS: Final[tuple[Backend, ...]] = ("auto", "torch", "onnxruntime", "openvino")
+# Not "auto": a forked process that loaded ONNX Runtime hangs when it ends normally, see docs/speed.md.
 DEFAULT_BACKEND: Final[Backend] = "torch"
 
 _EXTRAS: Final[dict[Runtime, str]] = {"onnxruntime": "onnx", "openvino": "openvino"}
@@ -127,6 +128,11 @@ def _is_installed(backend: Runtime) -> bool:
     return True
 
 
+def _products(network: nn.Module) -> float:
+    """Multiply-adds of a crop; infinity for a network whose crops have no known size."""
+    return multiply_adds(network) if isinstance(network, StackedHourglass) else math.inf
+
+
 class TorchNetwork(nn.Module):
     """A network run by torch: called with crops, it returns heatmaps.
 
@@ -143,6 +149,7 @@ class TorchNetwork(nn.Module):
         super().__init__()
         if device.type != "cpu" or dtype != torch.float32:
             network = copy.deepcopy(network)
+        self._products = _products(network)
         self.network = network.to(device, dtype).to(memory_format=torch.channels_last)
         self.device = device
         self.dtype = dtype
@@ -150,7 +157,7 @@ class TorchNetwork(nn.Module):
     def forward(self, crops: Tensor) -> Tensor:
         """Heatmaps (B, K, H, W) of crops (B, 3, S, S) of any type and device, in the network's own."""
         crops = crops.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
-        with own_types(self.device):
+        with own_types(self.device), fitting_threads(len(crops) * self._products, self.device):
             heatmaps: Tensor = self.network(crops)
         return heatmaps
 
@@ -187,7 +194,7 @@ class RuntimeNetwork:
         self.backend: Runtime = backend
         self.dtype = dtype
         self.threads = threads
-        self._products = complexity(network.config)[1] if isinstance(network, StackedHourglass) else math.inf
+        self._products = _products(network)
         try:
             self._graph = write_graph(network, sizes)
         except ExportError as error:

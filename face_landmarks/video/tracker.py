@@ -82,8 +82,8 @@ class FaceTracker:
     A cut, or a frame of another size than the last one, starts a new scene: all faces get new identities.
 
     Args:
-        aligner: finds landmarks; it needs a detector. By default the fast model,
-            `FaceAligner("shr-fan-68-fast")`.
+        aligner: finds landmarks; it needs a detector. By default the model for videos,
+            `FaceAligner("shr-fan-68-tiny")`.
         frame_rate: of the video, in frames per second.
         detect_every: frames between regular runs of the detector, which find faces that enter.
         min_score: mean landmark score below which a face is discarded. `shr-fan-68` gives

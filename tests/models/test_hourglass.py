@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 from published import published_names
+from torch import nn
 from torch.nn import functional as F
 
 from face_landmarks.errors import InputError
@@ -147,6 +148,22 @@ def test_complexity_counts_parameters_and_products():
     parameters, products = complexity(HourglassConfig())
     assert round(parameters / 1e6, 1) == 23.8  # FAN's, as published
     assert products == 25_235_292_160  # torch.utils.flop_counter counts the same
+
+
+def test_complexity_is_what_the_convolutions_of_a_pass_add_up_to():
+    config = HourglassConfig(
+        landmarks=5, stacks=2, features=32, depth=3, crop_size=64, heatmap_size=16, waist=2
+    )
+    network = StackedHourglass(config).eval()
+    products = []
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(
+                lambda layer, _, output: products.append(output.numel() * layer.weight[0].numel())
+            )
+    with torch.inference_mode():
+        network(torch.zeros(1, 3, 64, 64))
+    assert complexity(config) == (sum(p.numel() for p in network.parameters()), sum(products))
 
 
 WAIST = [
