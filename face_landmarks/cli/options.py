@@ -7,6 +7,8 @@ import sys
 from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
+import torch
+
 from face_landmarks.aligner import BACKENDS, DEFAULT_BACKEND, FaceAligner
 from face_landmarks.detection.contract import Detector
 from face_landmarks.detection.mtcnn import MTCNN
@@ -63,6 +65,11 @@ def model_options(model: str = DEFAULT_MODEL) -> argparse.ArgumentParser:
         help="what runs the network; auto: the fastest installed (default: %(default)s)",
     )
     add(
+        "--dtype",
+        choices=("float32", "float16", "bfloat16"),
+        help="what the network computes in; onnxruntime knows float32 alone (default: float32)",
+    )
+    add(
         "--batch-size",
         type=positive,
         default=32,
@@ -88,6 +95,7 @@ def make_aligner(options: argparse.Namespace) -> FaceAligner:
         detector=detector,
         rotations=rotations,
         device=options.device,
+        dtype=getattr(torch, options.dtype) if options.dtype else None,
         batch_size=options.batch_size,
         flip=options.flip,
         refine=options.refine,

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from face_landmarks import FaceAligner, VideoWriter
 from face_landmarks.cli import main
 from face_landmarks.cli.options import make_aligner, model_options
 from face_landmarks.errors import InputError
+from face_landmarks.models.registry import DEFAULT_VIDEO_MODEL
 
 
 class Recorder:
@@ -37,6 +39,7 @@ class Recorder:
         (["--device", "cuda:1"], "device", "cuda:1"),
         (["--batch-size", "7"], "batch_size", 7),
         (["--backend", "onnxruntime"], "backend", "onnxruntime"),
+        (["--dtype", "bfloat16"], "dtype", torch.bfloat16),
     ],
 )
 def test_each_option_of_a_model_reaches_the_aligner(
@@ -66,7 +69,7 @@ def test_each_option_of_a_video_reaches_the_tracker(
     monkeypatch.setattr("face_landmarks.cli.commands.video.FaceTracker", tracker)
     monkeypatch.setattr("face_landmarks.cli.commands.video.make_aligner", lambda options: options.model)
     assert main(["video", str(tmp_path / "in.mp4"), *words]) == 2
-    assert tracker.words == ("shr-fan-68-fast",) and tracker.options[name] == value
+    assert tracker.words == (DEFAULT_VIDEO_MODEL,) and tracker.options[name] == value
 
 
 @pytest.mark.parametrize("given", ["truth", "detector"])

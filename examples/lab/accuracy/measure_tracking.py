@@ -31,6 +31,7 @@ from face_landmarks.benchmarks.annotations import AnnotatedImage, read_folder
 from face_landmarks.geometry import boxes_from_landmarks, crop_matrices, warp
 from face_landmarks.video import tracker as video
 from face_landmarks.video.thumbnails import correlation, thumbnail
+from face_landmarks.models.registry import DEFAULT_VIDEO_MODEL
 from face_landmarks.video.tracker import FaceTracker
 
 Pixels = NDArray[np.uint8]
@@ -50,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folder", help="photos with .pts files")
     parser.add_argument("--pairs", type=int, default=20, help="of faces (default: %(default)s)")
-    parser.add_argument("--model", default="shr-fan-68-fast")
+    parser.add_argument("--model", default=DEFAULT_VIDEO_MODEL)
     parser.add_argument("--device", help="the best present if not given")
     options = parser.parse_args()
     samples = read_folder(options.folder)
