@@ -28,6 +28,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from face_landmarks._system.devices import to_device
 from face_landmarks._system.forking import settle_threads
 from face_landmarks.errors import InputError
 
@@ -242,7 +243,7 @@ def _unit_range(stack: NDArray[np.uint8], device: torch.device | None) -> Tensor
     """
     if device is None or device.type == "cpu":
         return torch.from_numpy(np.divide(stack, 255, dtype=np.float32))
-    return torch.from_numpy(stack).to(device).float().div_(255)
+    return to_device(stack, device).float().div_(255)
 
 
 def _matrix(rows: Sequence[object]) -> Tensor:

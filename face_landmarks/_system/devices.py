@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from face_landmarks._system.arguments import shown
 from face_landmarks.errors import InputError
@@ -28,3 +32,11 @@ def choose_device(device: str | torch.device | None) -> torch.device:
             f"device: expected one that is present, such as 'cpu' or 'cuda:0', got {shown(device)}: {reason}"
         ) from error
     return chosen
+
+
+def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
+    """An array as a tensor on a device; to CUDA from pinned memory, so that the CPU does not wait for it."""
+    tensor = torch.from_numpy(array)
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from face_landmarks._system.devices import choose_device
+from face_landmarks._system.devices import choose_device, to_device
 from face_landmarks._system.extras import import_extra
 from face_landmarks.errors import InputError, MissingDependencyError
 
@@ -25,6 +26,18 @@ def test_another_device_is_refused(device: object) -> None:
 def test_mps_is_named_as_not_supported(device: object) -> None:
     with pytest.raises(InputError, match="MPS is not supported"):
         choose_device(device)  # type: ignore[arg-type]
+
+
+def test_an_array_arrives_as_it_was() -> None:
+    array = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    assert np.shares_memory(to_device(array, torch.device("cpu")).numpy(), array)
+    assert to_device(array, torch.device("meta")).shape == (3, 4)
+
+
+def test_an_array_arrives_on_the_gpu_as_it_was(cuda: torch.device) -> None:
+    array = np.arange(10**6, dtype=np.int64)
+    tensor = to_device(array, cuda)
+    np.testing.assert_array_equal((tensor + 1).cpu().numpy(), array + 1)
 
 
 def test_a_missing_package_is_named_with_its_extra() -> None:
