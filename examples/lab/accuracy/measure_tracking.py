@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 from face_landmarks import FaceAligner, read_image
 from face_landmarks.benchmarks.annotations import AnnotatedImage, read_folder
 from face_landmarks.geometry import boxes_from_landmarks, crop_matrices, warp
+from face_landmarks.models.registry import DEFAULT_VIDEO_MODEL
 from face_landmarks.video import tracker as video
 from face_landmarks.video.thumbnails import correlation, thumbnail
-from face_landmarks.models.registry import DEFAULT_VIDEO_MODEL
 from face_landmarks.video.tracker import FaceTracker
 
 Pixels = NDArray[np.uint8]
