@@ -43,7 +43,7 @@ from face_landmarks.errors import InputError
 _BORDER: Final = 1 / 8  # of the longer side: room around a face that fills its picture
 _SMALLEST_FACE: Final = 6  # pixels: half the proposal network's input
 _FACTORS: Final = (0.3, 0.95)
-_BATCH: Final = 256  # squares that a network computes together; bounds memory
+_BATCH: Final = 48  # squares that a network computes together: their layers fit the cache
 
 
 class MTCNN:
