@@ -197,6 +197,19 @@ def test_a_part_that_a_run_is_writing_is_not_merged(aligner, photos, tmp_path):
         merge_results([tmp_path / "one.jsonl"], tmp_path / "out.jsonl")
 
 
+def test_parts_in_a_folder_that_cannot_be_written_are_merged(aligner, photos, tmp_path, monkeypatch):
+    shared = tmp_path / "shared"
+    align_list(aligner, photos[:2], shared / "one.jsonl")
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != shared and access(path, mode))
+    shared.chmod(0o500)
+    try:
+        assert merge_results([shared / "one.jsonl"], tmp_path / "out.jsonl").images == 2
+    finally:
+        shared.chmod(0o700)
+    assert [path.name for path in shared.iterdir()] == ["one.jsonl"]
+
+
 def test_a_part_that_a_run_writes_between_two_readings_is_not_merged(aligner, photos, tmp_path, monkeypatch):
     align_list(aligner, photos[:2], tmp_path / "one.jsonl")
     check = merge._check
