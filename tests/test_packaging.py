@@ -87,6 +87,27 @@ def test_the_lowest_versions_tested_are_the_lowest_that_setup_allows():
     assert tested.keys() - lowest.keys() == {"pyparsing"}  # the newest one warns at the lowest matplotlib
 
 
+def test_the_source_distribution_has_every_file_of_the_repository():
+    found = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if found.returncode or not found.stdout:
+        pytest.skip("needs a checkout by git")
+    chosen = {"setup.py", "setup.cfg", "pyproject.toml", "MANIFEST.in"}
+    for line in (ROOT / "MANIFEST.in").read_text().splitlines():
+        command, *words = line.split()
+        if command == "include":
+            chosen.update(words)
+        elif command == "recursive-include":
+            folder, *patterns = words
+            chosen |= {
+                path.relative_to(ROOT).as_posix()
+                for pattern in patterns
+                for path in (ROOT / folder).rglob(pattern)
+            }
+    tracked = set(found.stdout.splitlines())
+    tracked -= {path for path in tracked if path.startswith("face_landmarks/") and path.endswith(".py")}
+    assert sorted(tracked - chosen) == [".gitignore"]
+
+
 PLACES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")]
 PLACES += [path for folder in ("face_landmarks", "examples") for path in (ROOT / folder).rglob("*.py")]
 

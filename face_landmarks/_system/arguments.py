@@ -26,6 +26,11 @@ def shown(value: object) -> str:
     return text if len(text) <= _LONGEST and "\n" not in text else kind_of(value)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things in words: 1 face, 2 faces."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def kind_of(value: object) -> str:
     """The type of a value, and its shape and type of numbers if it has these, for a message."""
     if inspect.isclass(value):

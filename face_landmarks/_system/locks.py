@@ -31,13 +31,15 @@ def only_run(target: Path) -> Iterator[None]:
         place = Path(os.path.realpath(target))  # links to one target have one lock
     path = place / ".run.lock" if place.is_dir() else place.with_name(f".{place.name}.lock")
     lock = _lock(str(path), os.getpid())
-    with writing(path):
+    with writing(target):
         try:
             lock.acquire(timeout=0)
             while not path.exists():  # the run before removed it between our opening and locking it
                 lock.release()
                 lock.acquire(timeout=0)
         except Timeout:
+            if not path.exists():
+                raise WriteError(f"{target}: expected a place where files can be locked, got none") from None
             raise WriteError(f"{target}: expected no other run to write it, got one with {path}") from None
         except NotImplementedError as error:  # a file system without locks
             raise WriteError(f"{target}: expected a place where files can be locked, got {error}") from error

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
+from face_landmarks._system.arguments import counted
 from face_landmarks._system.files import make_folder, replacing, write_whole
 from face_landmarks.benchmarks import metrics
 from face_landmarks.benchmarks.annotations import AnnotatedImage, StoredPhoto, face_boxes
@@ -189,7 +190,8 @@ class Evaluation:
             *((f"failure rate, NME > {t} %", f"{self.failure_rate(t):.2f}") for t in _FAILURE_THRESHOLDS),
             *((f"AUC, NME up to {t} %", f"{self.auc(t):.2f}") for t in _AUC_THRESHOLDS),
         ]
-        header = f"{len(self)} faces in {len(set(self.images))} photos, boxes: {self.boxes}"
+        photos = counted(len(set(self.images)), "photo")
+        header = f"{counted(len(self), 'face')} in {photos}, boxes: {self.boxes}"
         unit = f"in %, NME normalised by {self.normaliser}"
         return "\n".join([header, unit, *(f"{name:26}{value:>8}" for name, value in rows)])
 

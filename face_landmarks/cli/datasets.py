@@ -8,7 +8,8 @@ import sys
 from functools import partial
 from typing import Final
 
-from face_landmarks.cli.options import complain, count_faces, make_aligner, positive, say
+from face_landmarks._system.arguments import counted
+from face_landmarks.cli.options import complain, make_aligner, positive, say
 from face_landmarks.errors import InputError
 from face_landmarks.output.cluster import align_dataset
 from face_landmarks.output.folders.lists import read_list
@@ -108,10 +109,10 @@ def align_with_ray(options: argparse.Namespace) -> int:
         complain(f"{photo}: {problems[photo]}")
     if len(problems) > _SHOWN:
         complain(f"and {len(problems) - _SHOWN} more: the rows of {options.out} with an error")
-    resumed = f", {report.resumed} photos were done earlier" if report.resumed else ""
+    resumed = f", {counted(report.resumed, 'photo')} done earlier" if report.resumed else ""
     failed = f", {len(report.failed)} failed" if report.failed else ""
     say(
-        f"{options.out}: {count_faces(report.faces)} in {report.images} photos{resumed}, "
+        f"{options.out}: {counted(report.faces, 'face')} in {counted(report.images, 'photo')}{resumed}, "
         f"{len(report.unreadable)} unreadable{failed}"
     )
     return 1 if problems else 0

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from face_landmarks.cli.options import complain, count_faces, make_aligner, path, positive, say
+from face_landmarks._system.arguments import counted
+from face_landmarks.cli.options import complain, make_aligner, path, positive, say
 from face_landmarks.cli.targets import prepare_file, prepare_folder
 from face_landmarks.errors import InputError
 from face_landmarks.output.folders import FolderReport, MergeReport, align_list
@@ -103,15 +104,15 @@ def tell(source: str, report: FolderReport | MergeReport) -> int:
     for photo, reason in list(problems.items())[:_SHOWN]:
         complain(f"{photo}: {reason}")
     if len(problems) > _SHOWN:
-        complain(f"and {len(problems) - _SHOWN} more photos with an error, which the lines tell")
+        complain(f"and {counted(len(problems) - _SHOWN, 'more photo')} with an error, which the lines tell")
     more = ""
     if isinstance(report, FolderReport) and report.resumed:
-        more = f", {report.resumed} photos were done earlier"
+        more = f", {counted(report.resumed, 'photo')} done earlier"
     if isinstance(report, MergeReport) and report.duplicates:
         more = f", {report.duplicates} further lines left out"
     failed = f", {len(report.failed)} failed: the next run tries them again" if report.failed else ""
     say(
-        f"{source}: {count_faces(report.faces)} in {report.images} photos{more}, "
+        f"{source}: {counted(report.faces, 'face')} in {counted(report.images, 'photo')}{more}, "
         f"{len(report.unreadable)} unreadable{failed}"
     )
     return 1 if problems else 0

@@ -124,11 +124,6 @@ def page(text: str) -> str:
     return text
 
 
-def count_faces(count: int) -> str:
-    """A number of faces in words, e.g. 1 face or 2 faces."""
-    return f"{count} face{'s' * (count != 1)}"
-
-
 def say(line: str) -> None:
     """Print a line on stderr; nothing happens if nobody reads it any more."""
     with suppress(OSError):

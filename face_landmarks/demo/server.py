@@ -26,7 +26,7 @@ _ADDRESS: Final = "127.0.0.1"
 _MOST_BYTES: Final = 16_000_000  # of a picture
 _MOST_DIGITS: Final = 20  # of a length; int() refuses thousands
 _MOST_PIXELS: Final = 40_000_000
-_SECONDS: Final = 20  # without a word from the browser until a connection is closed
+_SECONDS: Final = 20  # without data from the browser until a connection is closed
 _POLICY: Final = (
     "default-src 'none'; script-src 'sha256-{script}'; style-src 'unsafe-inline'; img-src blob: data:; "
     "media-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -79,7 +79,7 @@ class DemoServer(ThreadingHTTPServer):
             return right
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that closes its connection is no news."""
+        """Print nothing when a browser closes its connection."""
 
 
 def _page(aligner: FaceAligner) -> tuple[bytes, str]:
@@ -174,4 +174,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Nothing: the command's terminal is for its own words."""
+        """Print no line per request: the terminal shows the command's own messages."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from face_landmarks._system.arguments import counted
 from face_landmarks.benchmarks.evaluation import Evaluation
 from face_landmarks.reports.page import (
     Page,
@@ -51,8 +52,8 @@ def write_evaluation_report(
     page = Page(
         kind="evaluation",
         title=title,
-        summary=f"{len(evaluation)} faces, {evaluation.found_share:.1f} % found, boxes: {evaluation.boxes}, "
-        f"NME {evaluation.nme:.2f} % ({evaluation.normaliser}){shown}",
+        summary=f"{counted(len(evaluation), 'face')}, {evaluation.found_share:.1f} % found, "
+        f"boxes: {evaluation.boxes}, NME {evaluation.nme:.2f} % ({evaluation.normaliser}){shown}",
         photos=_shown(evaluation, chosen),
     )
     write_page(page, file, max_size=max_size, progress=progress)

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from face_landmarks._system.files import make_folder, write_whole, writing
+from face_landmarks._system.files import write_whole, writing
 from face_landmarks.errors import WriteError
 
 Pixels = NDArray[np.uint8]
@@ -72,7 +72,8 @@ class Pictures:
         Raises:
             WriteError: it cannot be made.
         """
-        make_folder(self._temporary)
+        with writing(self._page):
+            self._temporary.mkdir(parents=True)
         try:
             yield
         finally:

@@ -138,7 +138,7 @@ def test_a_link_that_leads_nowhere_costs_the_other_photos_nothing(workplace, cap
     Path("photos/a.jpg").unlink()
     shutil.copy("one.jpg", "photos/a.jpg")
     assert run(*words) == 0  # the missing one alone is done
-    assert "in 3 photos, 2 photos were done earlier, 0 unreadable" in capsys.readouterr().err
+    assert "in 3 photos, 2 photos done earlier, 0 unreadable" in capsys.readouterr().err
 
 
 def test_a_list_holds_them_in_order_and_a_missing_one_as_an_error(workplace, capsys):

@@ -460,7 +460,7 @@ def test_evaluating_its_own_answers_gives_no_error(tmp_path, astronaut, capsys):
     (folder / "a.jpg").write_bytes(ASTRONAUT.read_bytes())
     write_pts(folder / "a.pts", astronaut.landmarks[0])
     assert run("evaluate", folder, "--boxes", "detector", "--save", tmp_path / "scores") == 0
-    assert "1 faces in 1 photos" in capsys.readouterr().out
+    assert "1 face in 1 photo" in capsys.readouterr().out
     assert json.loads((tmp_path / "scores" / "summary.json").read_text())["nme"] < 1e-3
     assert (tmp_path / "scores" / "ced.png").exists()
 

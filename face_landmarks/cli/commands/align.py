@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from face_landmarks._system.arguments import counted
 from face_landmarks.aligner import FaceAligner
 from face_landmarks.cli.boxes import Boxes, read_boxes
 from face_landmarks.cli.datasets import align_with_ray, check_no_ray, dataset_options
@@ -21,7 +22,6 @@ from face_landmarks.cli.options import (
     EXIT_CODES,
     Commands,
     complain,
-    count_faces,
     make_aligner,
     model_options,
     page,
@@ -186,7 +186,7 @@ def _align_each(
             continue
         faces = aligner.align(pixels, None if boxes is None else boxes[photo.path])
         yield photo, pixels, faces
-        say(f"{photo.path}: {count_faces(len(faces))}")
+        say(f"{photo.path}: {counted(len(faces), 'face')}")
 
 
 def _align_to_file(

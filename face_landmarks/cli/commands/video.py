@@ -14,10 +14,10 @@ from typing import Final
 
 from tqdm import tqdm
 
+from face_landmarks._system.arguments import counted
 from face_landmarks.cli.options import (
     EXIT_CODES,
     Commands,
-    count_faces,
     make_aligner,
     model_options,
     path,
@@ -107,7 +107,8 @@ def _video(options: argparse.Namespace) -> int:
         except KeyboardInterrupt:  # the files are finished
             stopped = True
     rate = frames / (time.perf_counter() - start)
-    say(f"{options.video}: {frames} frames, {count_faces(len(identities))}, {rate:.1f} frames/s")
+    found = f"{counted(frames, 'frame')}, {counted(len(identities), 'face')}"
+    say(f"{options.video}: {found}, {rate:.1f} frames/s")
     if stopped and total:  # of a camera, Ctrl-C is the regular end
         raise KeyboardInterrupt(f"{frames} of {total} frames done")
     ended = not stopped and frames != options.frames

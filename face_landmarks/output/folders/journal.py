@@ -81,7 +81,8 @@ def settings_of(aligner: FaceAligner) -> Row:
 
     "model" and "weights" are the card's name and the SHA-256 of its file, "network" is a SHA-256 of the
     weights in use, "detector" names the detector, and every other argument of `FaceAligner` that may change a
-    landmark has its own name. Detectors differ by their name or, if their class defines `__repr__`, by that.
+    landmark has its own name. Detectors differ by their name or, if their class defines `__repr__`, by that;
+    methods also by their object, and lambdas by their code.
     """
     card = aligner.card
     options = inspect.signature(FaceAligner.__init__).parameters.keys() - _NOT_RECORDED
@@ -229,9 +230,18 @@ def _fingerprint(network: object) -> str:
 
 
 def _describe(detector: object) -> str:
-    """The name of a function, the `repr` of an object that has one of its own, else the name of its class."""
+    """The name of a function, the `repr` of an object that has one of its own, else the name of its class.
+
+    A method has its object's description, too, and a lambda, whose name tells nothing, a hash of its code.
+    """
     name = getattr(detector, "__qualname__", None)
     if isinstance(name, str):
+        if inspect.ismethod(detector):
+            return f"{name} of {_describe(detector.__self__)}"
+        if inspect.isfunction(detector) and detector.__name__ == "<lambda>":
+            code = detector.__code__
+            parts = (code.co_code, code.co_names, [c for c in code.co_consts if isinstance(c, _PLAIN)])
+            return f"{name} {hashlib.sha256(repr(parts).encode()).hexdigest()[:8]}"
         return name
     kind = type(detector)
     described = re.sub(r" at 0x[0-9A-Fa-f]+", "", repr(detector))

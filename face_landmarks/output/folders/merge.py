@@ -96,9 +96,9 @@ def merge_results(
 class _PartFile:
     """A file of results, which is read several times and must stay the same.
 
-    It is locked and open only while it is read, so that there may be more parts than a process can open. In a
-    folder that cannot be written there is no place for a lock, and a change between two readings alone tells of
-    a run.
+    It is locked and open only while it is read, so that there may be more parts than a process can open. A
+    folder that cannot be written has no place for a lock: there a run is noticed only by what it has changed
+    between two readings.
     """
 
     def __init__(self, path: Path) -> None:

@@ -146,7 +146,7 @@ function apply() {
   built = 0;
   build();
   $("count").textContent = !data.faces.length ? "No faces" : shown.length === data.faces.length
-    ? `All ${plural(shown.length, "face")} shown`
+    ? `${shown.length === 1 ? "" : "All "}${plural(shown.length, "face")} shown`
     : `${shown.length.toLocaleString("en")} of ${plural(data.faces.length, "face")} shown`;
 }
 function build(until = built + AT_ONCE) {

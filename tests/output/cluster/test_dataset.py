@@ -350,7 +350,7 @@ def test_the_command_hands_its_arguments_over(here, photos, tmp_path, monkeypatc
     assert rows_of(tmp_path / "two").keys() == {"3.png", "5.png"}
     (photos / "broken.jpg").touch()
     assert main([*words, "--ray", "auto"]) == 1
-    assert "10 photos were done earlier, 1 unreadable" in capsys.readouterr().err
+    assert "10 photos done earlier, 1 unreadable" in capsys.readouterr().err
     for more, message in (
         (["--ray", "--json", "x.json"], "--json: expected no --ray beside it"),
         (["--ray", "--shard", "1/2"], "--shard: expected no --ray beside it"),

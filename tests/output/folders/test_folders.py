@@ -351,6 +351,28 @@ def test_detectors_of_other_settings_have_other_names():
     assert len({name(), name(min_face_size=40), name(thresholds=(0.6, 0.7, 0.8)), name(max_size=640)}) == 4
 
 
+class Threshold:
+    """A detector whose method is given to the aligner."""
+
+    def __init__(self, least):
+        self.least = least
+
+    def __repr__(self):
+        return f"Threshold({self.least})"
+
+    def find(self, image):
+        return BOX
+
+
+def test_methods_and_lambdas_have_names_that_tell_them_apart():
+    def name(detector):
+        return settings_of(FaceAligner("shr-fan-68-fast", detector=detector, device="cpu"))["detector"]
+
+    assert name(Threshold(0.5).find) == "Threshold.find of Threshold(0.5)" != name(Threshold(0.9).find)
+    one, two = (lambda image: image[:1]), (lambda image: image[:2])
+    assert name(one) == name(lambda image: image[:1]) != name(two)
+
+
 def test_two_runs_do_not_write_one_file(aligner, photos, tmp_path):
     out, begun, go_on = tmp_path / "out.jsonl", threading.Event(), threading.Event()
 
