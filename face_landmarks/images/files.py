@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -28,6 +29,8 @@ _PYTHON_PIXELS: Final = 2**22  # limit where a format above has a variant that P
 _HEIC_BRANDS: Final = frozenset(  # bytes 8 to 12 of such files
     {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 )
+_SCANS: Final = 100  # of a JPEG; encoders make some ten, and each costs a pass over the whole picture
+_MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # of JPEG, but for those within a scan
 _JPEG_XL: Final = (b"\xff\x0a", b"\0\0\0\x0cJXL ")
 
 _ORIENTATION_TAG: Final = 0x0112
@@ -75,6 +78,8 @@ def from_file(file: IO[bytes], max_pixels: float, name: str) -> NDArray[np.uint8
             raise ImageError(
                 f"image: expected a photo, got {name}, whose first picture is the preview of another"
             )
+        if image.format in ("JPEG", "MPO"):
+            _check_scans(file, name)
         if image.format == "WEBP" and not getattr(image, "is_animated", False):
             pixels = _still_webp(image, file, max_pixels)
             if pixels is not None:
@@ -144,6 +149,27 @@ def _open_heic(file: IO[bytes], name: str) -> Image.Image:
     except Exception as error:  # a damaged file can make a decoder raise anything
         raise ImageError(f"image: cannot decode {name}: {error}") from error
     return image
+
+
+def _check_scans(file: IO[bytes], name: str) -> None:
+    """Raise for a JPEG of very many scans, of which a few kilobytes take minutes to decode.
+
+    Raises:
+        ImageError: it has more than `_SCANS`.
+    """
+    place = file.tell()
+    file.seek(0)
+    data = file.read()
+    file.seek(place)
+    if data.count(b"\xff\xda") <= _SCANS:  # also those in other data, such as previews
+        return
+    scans, marker = 0, _MARKER.search(data, 2)
+    while marker and marker[0] != b"\xff\xd9":
+        scans += marker[0] == b"\xff\xda"
+        length = int.from_bytes(data[marker.end() : marker.end() + 2], "big")
+        marker = _MARKER.search(data, marker.end() + length)
+    if scans > _SCANS:
+        raise ImageError(f"image: expected a JPEG of at most {_SCANS} scans, got {scans} in {name}")
 
 
 def _still_webp(image: Image.Image, file: IO[bytes], max_pixels: float) -> NDArray[np.uint8] | None:

@@ -185,3 +185,29 @@ def test_other_formats_of_photos_are_named(data: bytes, message: str) -> None:
 def test_a_limit_is_a_positive_number(limit: object) -> None:
     with pytest.raises(InputError, match="max_pixels: expected a positive number, got"):
         read_image(np.zeros((2, 3), np.uint8), max_pixels=limit)  # type: ignore[arg-type]
+
+
+def progressive(scans: int) -> bytes:
+    """A progressive JPEG, whose last scan is repeated until there are so many."""
+    stream = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (16, 16), dtype=np.uint8)
+    Image.fromarray(noise).save(stream, "JPEG", progressive=True)
+    head, *parts = stream.getvalue()[:-2].split(b"\xff\xda")
+    assert 1 < len(parts) < 20
+    parts += parts[-1:] * (scans - len(parts))
+    return b"\xff\xda".join([head, *parts]) + b"\xff\xd9"
+
+
+def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded() -> None:
+    assert read_image(progressive(100)).shape == (16, 16, 3)
+    with pytest.raises(ImageError, match="expected a JPEG of at most 100 scans, got 5000 in .* bytes"):
+        read_image(progressive(5000))
+
+
+def test_other_data_in_a_jpeg_is_not_taken_for_scans() -> None:
+    data = progressive(20)
+    look_alikes = b"\xff\xda" * 300
+    comment = b"\xff\xfe" + (2 + len(look_alikes)).to_bytes(2, "big") + look_alikes
+    expected = read_image(data)
+    for changed in (data + look_alikes, data[:2] + comment + data[2:]):
+        np.testing.assert_array_equal(read_image(changed), expected)

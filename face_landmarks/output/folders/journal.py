@@ -177,8 +177,9 @@ def read_row(lines: Path, line: bytes) -> Row:
         InputError: it is not as a run writes it.
     """
     try:
-        row: Row = json.loads(line)
-        if not row.keys() >= _KEYS or not isinstance(row["image"], str):
+        row: Row = json.loads(line.decode("utf-8"))  # from bytes it would also take other encodings
+        size = row.get("bytes", "")
+        if not isinstance(row.get("image"), str) or not (size is None or type(size) is int):
             raise TypeError(f"expected {', '.join(sorted(_KEYS))}")
         if "error" not in row:
             Faces.from_dict(row)

@@ -190,6 +190,17 @@ def test_what_does_not_belong_together_is_not_merged(aligner, photos, tmp_path):
     assert (report.images, report.duplicates, len(rows(out))) == (10, 1, 10)
 
 
+def test_lines_that_no_run_writes_are_not_merged(aligner, photos, tmp_path):
+    align_list(aligner, photos[:1], tmp_path / "one.jsonl")
+    line = (tmp_path / "one.jsonl").read_bytes()
+    size = str((tmp_path / photos[0]).stat().st_size).encode()
+    for changed in (b"\xef\xbb\xbf" + line, *(line.replace(size, x, 1) for x in (b'"x"', b"[1]", b"true"))):
+        assert changed != line
+        (tmp_path / "two.jsonl").write_bytes(changed)
+        with pytest.raises(InputError, match=r"two\.jsonl: expected lines of earlier results"):
+            merge_results([tmp_path / "two.jsonl"], tmp_path / "out.jsonl")
+
+
 def test_a_part_that_a_run_is_writing_is_not_merged(aligner, photos, tmp_path):
     filelock = pytest.importorskip("filelock")
     align_list(aligner, photos[:2], tmp_path / "one.jsonl")
