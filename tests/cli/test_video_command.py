@@ -6,10 +6,11 @@ import warnings
 
 import numpy as np
 import pytest
-from crossing import write_crossing
+from crossing import ASTRONAUT, write_crossing
+from films import import_av, join_films
 from interrupted import interrupt
 
-from face_landmarks import FaceAligner, FaceTracker, Video, cli
+from face_landmarks import FaceAligner, FaceTracker, Video, VideoWriter, cli, read_image
 from face_landmarks.cli import main
 from face_landmarks.video import TruncatedVideoWarning
 
@@ -30,6 +31,27 @@ def test_the_command_draws_and_writes_a_line_per_frame(clip, tmp_path, capsys):
     assert min(changed) > 80
     output = capsys.readouterr()
     assert output.out == "" and "4 frames, 2 faces" in output.err and "frames/s" in output.err
+
+
+def test_frames_of_another_size_are_scaled_to_fit_the_drawn_video(tmp_path, capsys):
+    import_av()  # OpenCV stretches such frames as it reads them
+    photo = read_image(ASTRONAUT)  # 512 x 512 pixels
+    for name, frame in (("wide.mp4", photo[:256, 32:480]), ("square.mp4", photo)):
+        with VideoWriter(tmp_path / name, 25) as writer:
+            for _ in range(3):
+                writer.write(frame)
+    clip, drawn, lines = tmp_path / "clip.ts", tmp_path / "drawn.mp4", tmp_path / "out.jsonl"
+    join_films(clip, [tmp_path / "wide.mp4", tmp_path / "square.mp4"])
+    words = ["video", str(clip), "--draw", str(drawn), "--json", str(lines), "--device", "cpu"]
+    assert main(words) == 0
+    assert capsys.readouterr().err.count("frames of 512 x 512 pixels are scaled to fit") == 1
+    wide, *_, square = (json.loads(line)["landmarks"] for line in lines.read_text().splitlines())
+    np.testing.assert_allclose(square, np.add(wide, (32, 0)), atol=6)  # in the photo's own pixels
+    frames = list(Video(drawn))
+    assert [frame.shape for frame in frames] == [(256, 448, 3)] * 6
+    half = photo.reshape(256, 2, 256, 2, 3).mean((1, 3))
+    assert frames[5][:, :94].max() < 12 > frames[5][:, -94:].max()
+    assert np.abs(frames[5][:, 96:-96] - half)[128:].mean() < 8  # below the face
 
 
 def test_the_command_stops_where_it_is_told_and_prints(clip, capsys):

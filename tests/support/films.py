@@ -79,6 +79,22 @@ def _write_tone(av: Any, out: Any, tone: Any, seconds: float, begin: float) -> N
     out.mux(tone.encode())
 
 
+def join_films(path: Path, films: list[Path]) -> None:
+    """The films, one after the other, as MPEG-TS: the times start again with each."""
+    av = import_av()
+    parts = []
+    for film in films:
+        part = path.with_name(f"{film.stem}.part.ts")
+        with av.open(str(film)) as source, av.open(str(part), "w", format="mpegts") as out:
+            copies = {stream.index: out.add_stream_from_template(stream) for stream in source.streams}
+            for packet in source.demux():
+                if packet.dts is not None:
+                    packet.stream = copies[packet.stream.index]
+                    out.mux(packet)
+        parts.append(part.read_bytes())
+    path.write_bytes(b"".join(parts))
+
+
 def sound_of(path: Path) -> list[tuple[float, bytes]]:
     """Time and content of each packet of sound; nothing is decoded."""
     av = import_av()

@@ -27,6 +27,7 @@ from face_landmarks.cli.options import (
 from face_landmarks.cli.targets import LineFile, check_targets, prepare_file
 from face_landmarks.models.registry import DEFAULT_VIDEO_MODEL
 from face_landmarks.output.drawing import draw_faces
+from face_landmarks.video.letterboxing import Letterbox
 from face_landmarks.video.reading import Video
 from face_landmarks.video.tracker import FaceTracker
 from face_landmarks.video.writing import VideoWriter
@@ -83,7 +84,7 @@ def _video(options: argparse.Namespace) -> int:
     )
     total = min(filter(None, (video.frame_count, options.frames)), default=0)
     frames, seconds, identities, start = 0, 0.0, set[int](), time.perf_counter()
-    stopped = False
+    letterbox, stopped = Letterbox(), False
     with ExitStack() as stack:
         lines = stack.enter_context(LineFile(Path(options.json))) if options.json else None
         if writer:
@@ -100,7 +101,8 @@ def _video(options: argparse.Namespace) -> int:
                 elif not writer:
                     print(json.dumps(row))
                 if writer:
-                    writer.write(draw_faces(frame, tracked.faces, labels=tracked.identities), seconds)
+                    drawn = draw_faces(frame, tracked.faces, labels=tracked.identities)
+                    writer.write(letterbox(drawn), seconds)
                 identities.update(tracked.identities.tolist())
                 frames += 1
                 progress.update()
