@@ -37,7 +37,10 @@ class Decoder(Protocol):
     counted: bool
 
     def frames(self) -> Iterator[Frame]:
-        """Each frame, upright, and its time, which may repeat the last one's if the source has no better."""
+        """Each frame, upright, and its time, as the source has it: not always later than the last one's.
+
+        A frame without a time follows the last one at the frame rate.
+        """
 
 
 def import_pyav() -> Any:
@@ -73,13 +76,13 @@ class PyAVDecoder:
         with self._open() as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
-            begin = None
+            begin, last = None, -1 / self.frame_rate
             for frame in self._decode(container, stream):
-                time = 0.0 if frame.time is None else float(frame.time)
-                begin = time if begin is None else begin
+                time = last + 1 / self.frame_rate if frame.time is None else float(frame.time)
+                begin, last = time if begin is None else begin, time
                 pixels: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
                 turned = np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
-                yield max(0.0, time - begin), turned
+                yield time - begin, turned
 
     def _decode(self, container: Any, stream: Any) -> Iterator[Any]:
         """Every frame that can be decoded; damaged packets are left out, as players do."""
@@ -126,13 +129,15 @@ class OpenCVDecoder:
     def frames(self) -> Iterator[Frame]:
         capture = self._open()
         try:
-            begin = None
+            begin = last = None
             while (read := capture.read())[0]:
                 if isinstance(self._source, int):  # a camera
                     now = monotonic()
                 else:
                     now = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-                begin = now if begin is None else begin
+                    if last is not None and now == 0:  # so OpenCV gives a frame without a time
+                        now = last + 1 / self.frame_rate
+                begin, last = now if begin is None else begin, now
                 yield now - begin, np.asarray(cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB), np.uint8)
         finally:
             capture.release()

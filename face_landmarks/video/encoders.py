@@ -143,7 +143,7 @@ class Sound:
     """The sound of a file, copied without being decoded.
 
     What the format of the output cannot hold, such as uncompressed sound in .mp4, is left out, and a line in
-    the log says so.
+    the log says so. Where its times start again, as in joined streams, it follows what came before.
     """
 
     def __init__(self, av: Any, source: str, output: Any, suffix: str) -> None:
@@ -168,6 +168,10 @@ class Sound:
         chosen = [self._input.streams[index] for index in self._streams]
         self._packets: Iterator[Any] = self._input.demux(chosen) if chosen else iter(())
         self._waiting: Any = None
+        self._shifts = {  # added to the time stamps of each stream, in its own unit
+            stream.index: -round(self._begin / stream.time_base) for stream in chosen
+        }
+        self._last: dict[int, tuple[int, int]] = {}  # time stamp of each stream's last packet, and its end
 
     def until(self, seconds: float) -> Iterator[Any]:
         """The packets that begin before this time."""
@@ -175,13 +179,17 @@ class Sound:
             self._waiting = None
             if packet.dts is None:  # the end
                 continue
-            offset = round(self._begin / packet.time_base)
-            if float((packet.dts - offset) * packet.time_base) >= seconds:
+            index = packet.stream.index
+            if index in self._last and packet.dts + self._shifts[index] <= self._last[index][0]:
+                self._shifts[index] = self._last[index][1] - packet.dts  # its times start again
+            shift = self._shifts[index]
+            if float((packet.dts + shift) * packet.time_base) >= seconds:
                 self._waiting = packet
                 return
-            packet.dts -= offset
-            packet.pts = packet.dts if packet.pts is None else packet.pts - offset
-            packet.stream = self._streams[packet.stream.index]
+            packet.dts += shift
+            packet.pts = packet.dts if packet.pts is None else packet.pts + shift
+            self._last[index] = packet.dts, packet.dts + max(1, packet.duration or 0)
+            packet.stream = self._streams[index]
             yield packet
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ VideoBackend = Literal["auto", "pyav", "opencv"]
 
 _HEADER_ERROR: Final = 0.01  # share of its frames by which the header of an undamaged file may be wrong
 _LEAST_STEP: Final = 0.001  # seconds between frames whose file gives them one time
+_DISORDER: Final = 2.0  # frames by which a time may be behind the last one's in a file whose times go on
 
 
 class TruncatedVideoWarning(UserWarning):
@@ -70,17 +71,17 @@ class Video:
         """Give pairs of a frame's time, in seconds from the first one, and the frame.
 
         Times are the file's own, also where its frame rate varies; a camera's are those of the clock. Each is
-        later than the one before.
+        later than the one before: where a file's times start again, as in joined streams, they are moved to
+        follow the last one at the frame rate.
         """
         return self._read(stacklevel=2)
 
     def _read(self, stacklevel: int) -> Iterator[tuple[float, NDArray[np.uint8]]]:
         if isinstance(self._source, str):
             check_file(self._source)
-        frames, seconds = 0, 0.0
+        frames, seconds, clock = 0, 0.0, _Clock(self.frame_rate)
         for time, frame in self._decoder.frames():
-            seconds = max(time, seconds + _LEAST_STEP) if frames else time
-            frames += 1
+            frames, seconds = frames + 1, clock.next(time)
             yield seconds, frame
         if not frames:
             raise ImageError(f"video: expected frames, got none from {self._source!r}")
@@ -110,6 +111,28 @@ class Video:
             return self.frame_count - frames > max(1, _HEADER_ERROR * self.frame_count)
         missing = (self._decoder.duration - seconds) * self.frame_rate - 1  # frames
         return missing > max(1.5, _HEADER_ERROR * self.frame_count)
+
+
+class _Clock:
+    """Times that only go on, from times that may repeat, be in slight disorder, or start again."""
+
+    def __init__(self, frame_rate: float) -> None:
+        self._frame = 1 / frame_rate  # seconds
+        self._last: float | None = None
+        self._offset = self._former = 0.0  # seconds added to the times, and before they started again
+
+    def next(self, time: float) -> float:
+        """A time in seconds, later than the last one."""
+        if self._last is None:
+            self._last = time
+            return time
+        slack = _DISORDER * self._frame
+        if time + self._offset < self._last - slack:  # they start again
+            self._former, self._offset = self._offset, self._last + self._frame - time
+        elif self._last < time + self._former <= self._last + slack:  # only one frame's time was wrong
+            self._offset = self._former
+        self._last = max(time + self._offset, self._last + _LEAST_STEP)
+        return self._last
 
 
 def choose_backend(backend: str, camera: bool = False) -> str:

@@ -57,6 +57,22 @@ def test_a_video_is_read_as_it_was_written(clip, backend):
             assert np.abs(frame.astype(int) - drawn).mean() < 4  # colours in the right order
 
 
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ([0, 1, 1.04, 0, 0.04, 0.1], [0, 1, 1.04, 1.08, 1.12, 1.18]),  # two films
+        ([0, 1, 1.04, -5, -4.96, -9, -8.9], [0, 1, 1.04, 1.08, 1.12, 1.16, 1.26]),  # three
+        ([0, 1, 1.04, 0, 1.12, 1.16], [0, 1, 1.04, 1.08, 1.12, 1.16]),  # one frame's time is wrong
+        ([0, 0.08, 0.04, 0.12, 0.12], [0, 0.08, 0.081, 0.12, 0.121]),  # slight disorder
+        ([0.1, 0.5, 0.6], [0.1, 0.5, 0.6]),
+    ],
+)
+def test_times_that_start_again_follow_the_last_one(clip, times, expected):
+    video = Video(clip)
+    video._decoder.frames = lambda: iter([(time, np.zeros((2, 2, 3), np.uint8)) for time in times])
+    assert [seconds for seconds, _ in video.timed()] == pytest.approx(expected)
+
+
 def test_a_path_may_be_bytes(clip):
     assert Video(os.fsencode(clip)).frame_count == 4
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from films import import_av, sound_of, write_film
+from films import import_av, join_films, sound_of, write_film
 
 from face_landmarks.errors import ImageError, InputError, MissingDependencyError
 from face_landmarks.video import TruncatedVideoWarning, Video, VideoWriter, encoders, writing
@@ -85,10 +85,34 @@ def test_times_are_those_of_the_file_and_always_later(tmp_path: Path, backend: A
     np.testing.assert_allclose(times, UNEVEN, atol=0.0011)
     video = Video(path, backend=backend)
     frame = np.zeros((2, 2, 3), np.uint8)
-    video._decoder.frames = lambda: iter([(t, frame) for t in (0, 0.5, 0.5, 0.2, 0.9)])  # type: ignore[method-assign]
+    video._decoder.frames = lambda: iter([(t, frame) for t in (0, 0.5, 0.5, 0.45, 0.9)])  # type: ignore[method-assign]
     video.frame_count = 0
     video._decoder.duration = 0
     assert [seconds for seconds, _ in video.timed()] == pytest.approx([0, 0.5, 0.501, 0.502, 0.9])
+
+
+@pytest.mark.parametrize("begin", [0, 0.5])
+@pytest.mark.parametrize("backend", ["pyav", "opencv"])
+def test_joined_streams_follow_each_other(tmp_path: Path, backend: Any, begin: float) -> None:
+    first, second, joined = (tmp_path / name for name in ("first.mp4", "second.mp4", "joined.ts"))
+    write_film(first, [0.04 * n for n in range(25)], begin=begin)
+    write_film(second, [0.04 * n for n in (0, 1, 2, *range(4, 20))])
+    join_films(joined, [first, second])
+    times = [seconds for seconds, _ in Video(joined, backend=backend).timed()]
+    np.testing.assert_allclose(times, [0.04 * n for n in (*range(28), *range(29, 45))], atol=1e-3)
+    copy(joined, tmp_path / "copy.mp4")
+    assert len(list(Video(tmp_path / "copy.mp4"))) == 44
+    sound = np.array([time for time, _ in sound_of(tmp_path / "copy.mp4")])
+    assert 1.75 < sound[-1] < 1.8
+    np.testing.assert_allclose(np.diff(sound), 1024 / 44_100, atol=1e-3)  # without a gap
+
+
+@pytest.mark.parametrize("backend", ["pyav", "opencv"])
+def test_frames_without_times_come_at_the_frame_rate(tmp_path: Path, with_pyav: Any, backend: Any) -> None:
+    path = tmp_path / "film.h264"  # which has no container, and so no times
+    write_film(path, [0, 0.04, 0.08, 0.12], sound=None)
+    times = [seconds for seconds, _ in Video(path, backend=backend).timed()]
+    assert times == pytest.approx([0, 0.04, 0.08, 0.12])
 
 
 @pytest.mark.parametrize(

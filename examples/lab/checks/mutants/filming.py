@@ -346,8 +346,8 @@ MUTANTS = [
     (
         "the sound keeps the time stamps of its film",
         "video/encoders.py",
-        "offset = round(self._begin / packet.time_base)",
-        "offset = 0",
+        "stream.index: -round(self._begin / stream.time_base) for",
+        "stream.index: 0 for",
         f"{TIMES}::test_a_film_of_uneven_times_is_copied_with_its_sound",
     ),
     (
@@ -360,9 +360,44 @@ MUTANTS = [
     (
         "two frames may have one time",
         "video/reading.py",
-        "seconds = max(time, seconds + _LEAST_STEP) if frames else time",
-        "seconds = time",
+        "self._last = max(time + self._offset, self._last + _LEAST_STEP)",
+        "self._last = time + self._offset",
         f"{TIMES}::test_times_are_those_of_the_file_and_always_later",
+    ),
+    (
+        "times that start again are crowded together",
+        "video/reading.py",
+        "if time + self._offset < self._last - slack:",
+        "if False:",
+        f"{FILES}::test_times_that_start_again_follow_the_last_one",
+    ),
+    (
+        "one wrong time shifts all that follow",
+        "video/reading.py",
+        "            self._offset = self._former\n",
+        "            pass\n",
+        f"{FILES}::test_times_that_start_again_follow_the_last_one",
+    ),
+    (
+        "sound whose times start again is an error",
+        "video/encoders.py",
+        "self._shifts[index] = self._last[index][1] - packet.dts",
+        "pass",
+        f"{TIMES}::test_joined_streams_follow_each_other",
+    ),
+    (
+        "frames without times come all at once",
+        "video/decoders.py",
+        "time = last + 1 / self.frame_rate if frame.time is None",
+        "time = 0.0 if frame.time is None",
+        f"{TIMES}::test_frames_without_times_come_at_the_frame_rate",
+    ),
+    (
+        "frames of another size are stretched",
+        "video/letterboxing.py",
+        "return letterbox(frame, self.size)",
+        "return np.asarray(cv2.resize(frame, self.size), np.uint8)",
+        "tests/cli/test_video_command.py::test_frames_of_another_size_are_scaled_to_fit_the_drawn_video",
     ),
     (
         "a film without a count of frames is judged by its frame rate",
