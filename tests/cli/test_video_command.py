@@ -12,6 +12,7 @@ from interrupted import interrupt
 
 from face_landmarks import FaceAligner, FaceTracker, Video, VideoWriter, cli, read_image
 from face_landmarks.cli import main
+from face_landmarks.models.registry import DEFAULT_VIDEO_MODEL
 from face_landmarks.video import TruncatedVideoWarning
 
 
@@ -65,7 +66,7 @@ def test_landmarks_are_smoothed_unless_they_are_asked_for_as_measured(raw, clip,
     assert main([*words, "--raw"] if raw else words) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     tracker = FaceTracker(
-        FaceAligner("shr-fan-68-fast", device="cpu"), detect_every=1, frame_rate=25, smooth=False
+        FaceAligner(DEFAULT_VIDEO_MODEL, device="cpu"), detect_every=1, frame_rate=25, smooth=False
     )
     frames = zip(Video(clip), rows, strict=False)
     distances = [np.abs(tracker.update(f).faces.landmarks - row["landmarks"]).max() for f, row in frames]
