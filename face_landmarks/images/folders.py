@@ -1,10 +1,10 @@
-"""Which files of a folder are photos: one rule for every command and reader."""
+"""Which files of a folder are photos, or tables: one rule for every command and reader."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -41,14 +41,30 @@ def find_photos(
     Raises:
         InputError: no such folder, or it cannot be read.
     """
-    return sorted(_photos(Path(folder), recursive, left_out or _warn), key=Path.as_posix)
+    return find_files(folder, PHOTO_SUFFIXES, recursive=recursive, left_out=left_out)
+
+
+def find_files(
+    folder: str | os.PathLike[str],
+    suffixes: Container[str] | None,
+    *,
+    recursive: bool = False,
+    left_out: Callable[[Path, str], object] | None = None,
+) -> list[Path]:
+    """The files of a folder with some suffixes, in lower case, or with any; all else as in `find_photos`."""
+    return sorted(_files(Path(folder), suffixes, recursive, left_out or _warn), key=Path.as_posix)
 
 
 def _warn(folder: Path, reason: str) -> None:
     _LOGGER.warning("%s: left out, as it cannot be read: %s", folder, reason)
 
 
-def _photos(folder: Path, recursive: bool, left_out: Callable[[Path, str], object]) -> Iterator[Path]:
+def _files(
+    folder: Path,
+    suffixes: Container[str] | None,
+    recursive: bool,
+    left_out: Callable[[Path, str], object],
+) -> Iterator[Path]:
     def complain(error: OSError) -> None:
         if error.filename in (None, str(folder)):
             raise InputError(f"{folder}: expected a folder of photos, got {error.strerror}") from error
@@ -59,7 +75,7 @@ def _photos(folder: Path, recursive: bool, left_out: Callable[[Path, str], objec
             subfolders[:] = [name for name in subfolders if recursive and not name.startswith(".")]
             for name in names:
                 path = Path(place, name)
-                if path.suffix.lower() in PHOTO_SUFFIXES and not name.startswith("."):
+                if (suffixes is None or path.suffix.lower() in suffixes) and not name.startswith("."):
                     yield path
     except InputError:  # a ValueError, too
         raise

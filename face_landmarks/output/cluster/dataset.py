@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import islice
@@ -20,7 +20,7 @@ from face_landmarks.output.cluster.attempts import FOLDER
 from face_landmarks.output.cluster.claims import Claim, claimed
 from face_landmarks.output.cluster.manifest import Manifest, begin, committed, remove_late_parts
 from face_landmarks.output.cluster.parts import Counts, Part, Row, part_name
-from face_landmarks.output.cluster.places import Place, place_of
+from face_landmarks.output.cluster.places import Place, Stamp, place_of
 from face_landmarks.output.cluster.ray_cluster import Share, connect, run_actors, run_once
 from face_landmarks.output.cluster.sources import Photo, Source, find_photos
 from face_landmarks.output.cluster.worker import MakeAligner, Worker, make, pack
@@ -87,7 +87,8 @@ def align_dataset(
             its entries. Every machine must reach the photos under the same paths.
         out: a folder that every machine can write to, or a URI.
         column: of Parquet files, with the bytes of a photo in each row, or structs with a field "bytes".
-        names: column of Parquet files with the photos' names, which must differ; by default FILE#ROW.
+        names: column of Parquet files with the photos' names, text or whole numbers, which must differ; by
+            default FILE#ROW.
         root: of a list, the folder or URI that its relative paths start from; by default this folder.
         recursive: include subfolders.
         filesystem: of the source, of pyarrow.fs or of fsspec; by default the one that the URI names.
@@ -115,7 +116,7 @@ def align_dataset(
     share = Share(workers, num_cpus, num_gpus)
     if part_size < 1:
         raise InputError(f"part_size: expected at least 1, got {part_size}")
-    target = place_of(out, out_filesystem)
+    target = place_of(out, out_filesystem, argument="out")
     photos = find_photos(
         source, column=column, names=names, root=root, recursive=recursive, filesystem=filesystem
     )
@@ -166,10 +167,10 @@ def _settings(aligner: MakeAligner, threads: int, gpu: bool) -> Row:
 
 def _only_run(out: Place) -> AbstractContextManager[None]:
     """Keep other runs from writing to a folder of this machine; a store has no locks, only claims."""
-    if not out.is_local:
+    if out.local is None:
         return nullcontext()
-    make_folder(Path(out.path))
-    return only_run(Path(out.path))
+    make_folder(Path(out.local))
+    return only_run(Path(out.local))
 
 
 def _resume(manifest: Manifest, source: Source, part_size: int) -> tuple[dict[str, Counts], list[Part]]:
@@ -182,28 +183,44 @@ def _resume(manifest: Manifest, source: Source, part_size: int) -> tuple[dict[st
     counts: dict[str, Counts] = {}
     repairs: list[Part] = []
     seen: set[str] = set()
-    for name, rows in committed(manifest):
-        counts[name] = Counts.of(rows)
+    for name, stored in committed(manifest):
+        counts[name] = Counts.of(stored.rows)
         manifest.add(name, counts[name])
-        again = []
-        for row in rows:
+        found: list[tuple[Row, Photo]] = []
+        for row in stored.rows:
             image = row["image"]
             if image in seen:
                 raise InputError(f"{manifest.out}: expected each photo once, got {image} again in {name}")
             seen.add(image)
-            photo = photos.pop(image, None)
-            if photo is None:
-                continue
-            if row["retry"]:
-                again.append(photo)
-            elif -1 != photo.size != row["bytes"]:
-                raise InputError(
-                    f"{manifest.out}: expected results of these photos, got those of another {image}; "
-                    "choose another folder"
-                )
-        if again:
+            if image in photos:
+                found.append((row, photos.pop(image)))
+        _check_same(manifest.out, stored.tables, found, source)
+        if again := [photo for row, photo in found if row["retry"]]:
             repairs.append(Part(name, again, repair=True))
     return counts, [*repairs, *_parts(iter(photos.values()), part_size)]
+
+
+def _check_same(
+    out: Place, tables: Mapping[str, Stamp], found: Sequence[tuple[Row, Photo]], source: Source
+) -> None:
+    """Raise unless the photos of a part, which came from these tables, are those of the source.
+
+    Raises:
+        InputError: one has another size, or is in a table that was written since or is another one.
+    """
+    for table, stamp in source.tables_of(photo for _, photo in found).items():
+        if (before := tables.get(table)) is None or not before.is_of(stamp):
+            raise InputError(
+                f"{out}: expected results of the table {table} with {stamp}, got those of "
+                f"{f'one with {before}' if before else 'other photos'}; choose another folder"
+            )
+    done = [(row, photo) for row, photo in found if not row["retry"]]
+    for (row, photo), size in zip(done, source.sizes([photo for _, photo in done]), strict=True):
+        if -1 != size != row["bytes"]:
+            raise InputError(
+                f"{out}: expected results of these photos, got those of another {photo.name}; "
+                "choose another folder"
+            )
 
 
 def _parts(photos: Iterator[Photo], size: int) -> Iterator[Part]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from face_landmarks.errors import InputError
-from face_landmarks.output.cluster.parts import Counts, Row, check_settings, is_part, read_part
+from face_landmarks.output.cluster.parts import Counts, Row, Stored, check_settings, is_part, read_part
 from face_landmarks.output.cluster.places import Place, reading
 from face_landmarks.output.cluster.worker import SUMMARY
 
@@ -81,8 +81,8 @@ def begin(out: Place, settings: Row) -> Manifest:
     return manifest
 
 
-def committed(manifest: Manifest) -> Iterator[tuple[str, list[Row]]]:
-    """Each part in the folder with its rows, of which the columns SUMMARY are read.
+def committed(manifest: Manifest) -> Iterator[tuple[str, Stored]]:
+    """Each part in the folder with what it holds, of which the columns SUMMARY are read.
 
     The folder tells what is done, and not the manifest's list, which is written from time to time only.
 
@@ -91,11 +91,11 @@ def committed(manifest: Manifest) -> Iterator[tuple[str, list[Row]]]:
     """
     names = [name for name, _ in manifest.out.files(recursive=False) if is_part(name)]
 
-    def rows(name: str) -> list[Row]:
+    def content(name: str) -> Stored:
         return read_part(manifest.out / name, manifest.settings, SUMMARY)
 
     with ThreadPoolExecutor(_READERS) as pool:
-        yield from zip(names, pool.map(rows, names), strict=True)
+        yield from zip(names, pool.map(content, names), strict=True)
 
 
 def remove_late_parts(manifest: Manifest) -> None:

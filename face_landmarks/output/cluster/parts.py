@@ -6,16 +6,17 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from face_landmarks._system.extras import import_extra
 from face_landmarks.errors import InputError
-from face_landmarks.output.cluster.places import Place, reading
+from face_landmarks.output.cluster.places import Place, Stamp, reading
 from face_landmarks.output.cluster.sources import Photo
 
 Row: TypeAlias = "dict[str, Any]"
 
-_METADATA: Final = b"face_landmarks"  # key of a part's settings and counts, in its schema
+_METADATA: Final = b"face_landmarks"  # key of a part's settings, in its schema
+_TABLES: Final = b"face_landmarks.tables"  # key of the tables that its photos came from
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,18 @@ class Part:
     name: str
     photos: Sequence[Photo]
     repair: bool = False
+
+
+class Stored(NamedTuple):
+    """What the file of a part holds.
+
+    Attributes:
+        rows: of the columns that were asked for.
+        tables: Parquet files that the photos came from, by name, as they were; empty if they were files.
+    """
+
+    rows: list[Row]
+    tables: dict[str, Stamp]
 
 
 @dataclass(frozen=True)
@@ -97,21 +110,28 @@ def schema() -> Any:
     )
 
 
-def write_part(place: Place, rows: Sequence[Row], settings: Row) -> None:
+def write_part(place: Place, rows: Sequence[Row], settings: Row, tables: Mapping[str, Stamp]) -> None:
     """Write a part whole, or not at all.
+
+    Args:
+        place: its file.
+        rows: of its photos.
+        settings: that made them.
+        tables: that the photos came from.
 
     Raises:
         WriteError: it cannot be written.
     """
     arrow, parquet = _arrow(), import_extra("pyarrow.parquet", "ray", "data sets")
-    table = arrow.Table.from_pylist(list(rows), schema().with_metadata({_METADATA: json.dumps(settings)}))
+    metadata = {_METADATA: json.dumps(settings), _TABLES: json.dumps(tables)}
+    table = arrow.Table.from_pylist(list(rows), schema().with_metadata(metadata))
     buffer = arrow.BufferOutputStream()
     parquet.write_table(table, buffer, compression="zstd")
     place.write(buffer.getvalue().to_pybytes())
 
 
-def read_part(place: Place, settings: Row, columns: list[str] | None = None) -> list[Row]:
-    """The rows of a part.
+def read_part(place: Place, settings: Row, columns: list[str] | None = None) -> Stored:
+    """The rows of a part, and the tables that they came from.
 
     Raises:
         InputError: it is damaged, or holds results of other settings.
@@ -119,9 +139,10 @@ def read_part(place: Place, settings: Row, columns: list[str] | None = None) -> 
     parquet = import_extra("pyarrow.parquet", "ray", "data sets")
     with reading(place), place.filesystem.open_input_file(place.path) as file:
         table = parquet.read_table(file, columns=columns)
-    check_settings(place, json.loads((table.schema.metadata or {}).get(_METADATA, b"{}")), settings)
-    rows: list[Row] = table.to_pylist()
-    return rows
+        found = table.schema.metadata or {}
+        check_settings(place, json.loads(found.get(_METADATA, b"{}")), settings)
+        tables = json.loads(found.get(_TABLES, b"{}"))
+        return Stored(table.to_pylist(), {name: Stamp(*stamp) for name, stamp in tables.items()})
 
 
 def check_settings(place: Place, found: Row, settings: Row) -> None:

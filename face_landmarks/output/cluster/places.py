@@ -5,18 +5,47 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Iterator
+import stat
+from collections.abc import Container, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
 from face_landmarks._system.extras import import_extra
 from face_landmarks.errors import FaceLandmarksError, InputError, WriteError
+from face_landmarks.images.folders import find_files
 
 # Stores where a new object appears whole when its upload ends; elsewhere a file is renamed into its place.
 _OBJECT_STORES: Final = {"s3", "s3a", "gcs", "gs", "abfs", "abfss", "az"}
 _WILDCARDS: Final = re.compile(r"[*?\[]")
+_ASKED_AT_ONCE: Final = 32  # files of a store, which answers slowly
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+class Stamp(NamedTuple):
+    """What tells a file from another one that was written in its place.
+
+    Attributes:
+        size: bytes; -1 if not known.
+        modified: nanoseconds since 1970; None in a store that does not tell.
+    """
+
+    size: int
+    modified: int | None
+
+    def __str__(self) -> str:
+        if self.modified is None:
+            return f"{self.size} bytes"
+        time = _EPOCH + timedelta(microseconds=self.modified // 1000)
+        return f"{self.size} bytes of {time:%Y-%m-%d %H:%M:%S.%f} UTC"
+
+    def is_of(self, other: Stamp) -> bool:
+        """Whether both may be of one file."""
+        return self.size == other.size and (None in (self.modified, other.modified) or self == other)
 
 
 @dataclass(frozen=True)
@@ -32,15 +61,18 @@ class Place:
     path: str
 
     def __str__(self) -> str:
-        return self.path if self.is_local else f"{self.filesystem.type_name}:{self.path}"
+        return self.local or f"{self.filesystem.type_name}:{self.path}"
 
     def __truediv__(self, name: str) -> Place:
         return Place(self.filesystem, posixpath.join(self.path, name))
 
     @property
-    def is_local(self) -> bool:
-        """Whether this is a path of the machine itself."""
-        return isinstance(self.filesystem, _fs().LocalFileSystem)
+    def local(self) -> str | None:
+        """Its path on the machine itself; None in a store."""
+        filesystem, path = self.filesystem, self.path
+        while isinstance(filesystem, _fs().SubTreeFileSystem):
+            filesystem, path = filesystem.base_fs, f"{filesystem.base_path.rstrip('/')}/{path.lstrip('/')}"
+        return path if isinstance(filesystem, _fs().LocalFileSystem) else None
 
     def kind(self) -> str:
         """One of "file", "folder" and "nothing".
@@ -52,14 +84,44 @@ class Place:
             found = self.filesystem.get_file_info(self.path)
         return {"File": "file", "Directory": "folder"}.get(found.type.name, "nothing")
 
-    def files(self, recursive: bool = True) -> list[tuple[str, int]]:
+    def stamp(self) -> Stamp:
+        """What tells the file from another one that is written here later.
+
+        Raises:
+            InputError: the store does not answer.
+        """
+        with reading(self):
+            found = self.filesystem.get_file_info(self.path)
+        return Stamp(-1 if found.size is None else found.size, found.mtime_ns)
+
+    def sizes(self, names: Sequence[str]) -> list[int]:
+        """Bytes of each of some files below; -1 where there is no file, or its size is not told.
+
+        Raises:
+            InputError: the store does not answer.
+        """
+        folder = self.local
+        if folder is not None:
+            return [_size(posixpath.join(folder, name)) for name in names]
+        with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+            return list(pool.map(lambda name: (self / name).stamp().size, names))
+
+    def files(self, recursive: bool = True, suffixes: Container[str] | None = None) -> list[tuple[str, int]]:
         """The names of all files below, with slashes, and their sizes in bytes, in order.
 
-        Files and folders whose name begins with a dot are left out.
+        Files and folders whose name begins with a dot are left out. On this machine, the rule is that of
+        `images.find_photos`: links to folders are not followed, and all that is no folder is a file; the size
+        is -1 for what cannot be read as one.
+
+        Args:
+            recursive: include subfolders.
+            suffixes: of the files, in lower case; any by default.
 
         Raises:
             InputError: the folder cannot be listed.
         """
+        if self.local is not None:
+            return self._local_files(self.local, recursive, suffixes)
         selector = _fs().FileSelector(self.path, recursive=recursive, allow_not_found=True)
         root = self.path.rstrip("/") + "/"
         with reading(self):
@@ -68,7 +130,29 @@ class Place:
                 names = [(info.path.removeprefix(root), info.size) for info in found if info.is_file]
             except UnicodeDecodeError as error:
                 raise InputError(f"{self}: expected names in UTF-8, got {error.object!r}") from error
-        return sorted((name, size) for name, size in names if not re.search(r"(^|/)\.", name))
+        return sorted(
+            (name, -1 if size is None else size)
+            for name, size in names
+            if not re.search(r"(^|/)\.", name)
+            and (suffixes is None or posixpath.splitext(name)[1].lower() in suffixes)
+        )
+
+    def _local_files(
+        self, folder: str, recursive: bool, suffixes: Container[str] | None
+    ) -> list[tuple[str, int]]:
+        if not os.path.isdir(folder):
+            return []
+
+        def refuse(subfolder: Path, reason: str) -> None:
+            raise InputError(f"{subfolder}: expected a folder that can be read, got {reason}")
+
+        found = find_files(folder, suffixes, recursive=recursive, left_out=refuse)
+        for path in found:
+            try:
+                str(path).encode()
+            except UnicodeEncodeError:
+                raise InputError(f"{self}: expected names in UTF-8, got {os.fsencode(path)!r}") from None
+        return sorted((path.relative_to(folder).as_posix(), _size(path)) for path in found)
 
     def read(self) -> bytes:
         """The content of the file.
@@ -112,19 +196,20 @@ class Place:
             self.filesystem.delete_dir(self.path)
 
 
-def place_of(path: str | os.PathLike[str], filesystem: object = None) -> Place:
+def place_of(path: str | os.PathLike[str], filesystem: object = None, *, argument: str = "path") -> Place:
     """A path, a URI such as s3://bucket/photos, or a path of a given filesystem.
 
     Args:
         path: see above.
+        argument: its name, for messages.
         filesystem: of pyarrow or of fsspec; by default what the URI names, else this machine's. URIs that
             pyarrow does not know are left to fsspec.
 
     Raises:
-        InputError: an unknown kind of URI or filesystem.
+        InputError: an empty path, something else than a path, or an unknown kind of URI or filesystem.
         MissingDependencyError: pyarrow is not installed.
     """
-    fs, text = _fs(), os.fspath(path)
+    fs, text = _fs(), check_path(path, argument)
     if filesystem is not None:
         return Place(_adapt(filesystem), re.sub(r"^\w+://", "", text).rstrip("/"))
     if "://" not in text:
@@ -141,6 +226,18 @@ def place_of(path: str | os.PathLike[str], filesystem: object = None) -> Place:
         found, inner = _by_fsspec(head, problem)
     inner = inner.rstrip("/")
     return Place(found, f"{inner}/{tail}" if tail else inner)
+
+
+def check_path(path: object, argument: str) -> str:
+    """A path as text.
+
+    Raises:
+        InputError: it is empty, which pathlib takes for the current folder, or no path.
+    """
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    if not isinstance(text, str) or not text:
+        raise InputError(f"{argument}: expected a path, got {path!r}")
+    return text
 
 
 def has_wildcards(path: str) -> bool:
@@ -191,6 +288,15 @@ def _one_name(pattern: str) -> str:
     return "".join(words)
 
 
+def _size(path: str | Path) -> int:
+    """Bytes of a file of this machine; -1 for a link to nothing, a pipe, a folder and the like."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):  # ValueError: a null byte
+        return -1
+    return found.st_size if stat.S_ISREG(found.st_mode) else -1
+
+
 def _is_object_store(filesystem: Any) -> bool:
     return bool(_OBJECT_STORES & set(re.findall(r"\w+", filesystem.type_name)))
 
@@ -213,6 +319,9 @@ def _adapt(filesystem: Any) -> Any:
     if isinstance(filesystem, fs.FileSystem):
         return filesystem
     if hasattr(filesystem, "protocol") and hasattr(filesystem, "open"):
+        known = filesystem.protocol
+        if "file" in ((known,) if isinstance(known, str) else known):  # of this machine
+            return fs.LocalFileSystem()
         return fs.PyFileSystem(fs.FSSpecHandler(filesystem))
     raise InputError(f"filesystem: expected one of pyarrow or fsspec, got {type(filesystem).__name__}")
 

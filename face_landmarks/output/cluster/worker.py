@@ -61,15 +61,16 @@ class Worker:
         place = self._claim.out / part.name
         if part.repair or place.kind() != "file":
             attempt = Attempt(self._claim.out, part.name)
-            kept = []
+            kept, tables = [], self._source.tables_of(part.photos)
             if part.repair:
-                names = {photo.name for photo in part.photos}
-                kept = [row for row in read_part(place, self._settings) if row["image"] not in names]
+                names, stored = {photo.name for photo in part.photos}, read_part(place, self._settings)
+                kept = [row for row in stored.rows if row["image"] not in names]
+                tables = {**stored.tables, **tables}
             rows = [*kept, *self._align(part.photos, attempt)]
             self._claim.check()
-            write_part(place, rows, self._settings)
+            write_part(place, rows, self._settings, tables)
             attempt.end()
-        counts = Counts.of(read_part(place, self._settings, SUMMARY))
+        counts = Counts.of(read_part(place, self._settings, SUMMARY).rows)
         return {"counts": [json.dumps({"part": part.name, "done": len(part.photos), **asdict(counts)})]}
 
     def _align(self, photos: Sequence[Photo], attempt: Attempt) -> Iterator[Row]:
@@ -149,6 +150,8 @@ def read(load: Load) -> Read:
     """Read and decode a photo."""
     try:
         data = load()
+    except ImageError as error:  # no file, but a pipe or the like
+        return Read(0, error)
     except Exception as error:  # a store raises what it likes
         return Read(None, ImageError(f"image: cannot read it: {getattr(error, 'strerror', None) or error}"))
     try:

@@ -6,6 +6,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
@@ -48,21 +49,27 @@ class Read(NamedTuple):
         return 0 if isinstance(self.pixels, Exception) else self.pixels.nbytes
 
 
+def no_file(path: str | os.PathLike[str]) -> str | None:
+    """What is at a path instead of a file: "a folder", "a pipe" and so on; None for a file, or for nothing.
+
+    Nothing is opened: opening a pipe would wait for a writer.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # which reading tells, too, and says better
+        return None
+    return next((name for is_kind, name in _KINDS if is_kind(mode)), None)
+
+
 def read_photo(path: Path | None) -> Read:
     """Read a photo of a folder; whatever is no file is not opened, as a pipe would be waited for."""
     size = None
     assert path is not None, "photos of a run have files"
+    with suppress(OSError, ValueError):  # which reading tells, too, and says better
+        size = os.stat(path).st_size
     try:
-        found = os.stat(path)
-        size = found.st_size
-        for is_kind, name in _KINDS:
-            if is_kind(found.st_mode):
-                raise ImageError(f"image: expected an image file, got {str(path)!r}, which is {name}")
-    except ImageError as error:
-        return Read(size, error)
-    except (OSError, ValueError):  # which reading tells, too, and says better
-        pass
-    try:
+        if name := no_file(path):
+            raise ImageError(f"image: expected an image file, got {str(path)!r}, which is {name}")
         return Read(size, read_image(path))
     except Exception as error:
         return Read(size, error)

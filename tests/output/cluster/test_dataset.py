@@ -4,19 +4,23 @@ import json
 import os
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
+import fsspec
 import numpy as np
+import pyarrow
 import pytest
 from pyarrow import dataset as arrow
+from pyarrow import parquet
 
 from face_landmarks import FaceAligner, Faces
 from face_landmarks.cli import main
 from face_landmarks.errors import InputError, MissingDependencyError, WriteError
 from face_landmarks.output.cluster import align_dataset, dataset, ray_cluster, worker
 from face_landmarks.output.cluster.attempts import Attempt
-from face_landmarks.output.cluster.places import Place, place_of
+from face_landmarks.output.cluster.places import Place, Stamp, place_of
 from face_landmarks.output.folders.reading_ahead import Read
 
 BOX = [[8.0, 6.0, 40.0, 42.0]]
@@ -155,6 +159,99 @@ def test_failed_and_missing_photos_are_tried_again_in_their_part(here, photos, t
     assert sorted(detector.seen) == [3, 9]
     assert report.images == 6 and report.resumed == 4 and not report.failed
     assert parts_of(tmp_path / "out").keys() == before.keys() and len(rows_of(tmp_path / "out")) == 6
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes with names")
+def test_links_to_nothing_and_pipes_are_rows_with_an_error(here, photos, tmp_path):
+    os.mkfifo(photos / "pipe.jpg")
+    os.symlink("gone.jpg", photos / "broken.jpg")
+    os.symlink("..", photos / "loop")
+    for resumed in (0, 11):  # the link is tried again
+        report = align_dataset(aligner, photos, tmp_path / "out", part_size=5)
+        assert (report.images, report.resumed) == (10, resumed)
+        assert list(report.unreadable) == ["pipe.jpg"] and list(report.failed) == ["broken.jpg"]
+        assert "which is a pipe" in report.unreadable["pipe.jpg"]
+        assert rows_of(tmp_path / "out").keys() == {path.name for path in photos.iterdir()} - {"loop"}
+
+
+@pytest.fixture(params=["here", "store"])
+def listed(request, photos):
+    """Photos as a list, how to write one of them and how to remove it."""
+    if request.param == "here":
+        names = [str(path) for path in sorted(photos.iterdir())]
+        return names, lambda name, data: Path(name).write_bytes(data), os.remove
+    store, names = fsspec.filesystem("memory"), []
+    for path in sorted(photos.iterdir()):
+        names.append(f"memory://listed/{path.name}")
+        store.pipe(names[-1], path.read_bytes())
+    return names, store.pipe, store.rm
+
+
+def test_results_of_other_photos_of_a_list_are_refused(here, photos, listed, tmp_path):
+    names, write, remove = listed
+    data = (photos / "3.png").read_bytes()
+    align_dataset(aligner, names, tmp_path / "out", part_size=4)
+    write(names[3], data + b"longer")
+    with pytest.raises(InputError, match=r"expected results of these photos, got those of another .*3\.png"):
+        align_dataset(aligner, names, tmp_path / "out", part_size=4)
+    remove(names[3])  # its result is kept
+    assert align_dataset(aligner, names, tmp_path / "out", part_size=4).resumed == 10
+    write(names[3], data)
+    assert align_dataset(aligner, names, tmp_path / "out", part_size=4).resumed == 10
+
+
+def test_results_of_a_table_that_was_written_again_are_refused(here, photos, tmp_path):
+    first, second, third = [(photos / f"{level}.png").read_bytes() for level in range(3)]
+    tables, out = tmp_path / "tables", tmp_path / "out"
+    tables.mkdir()
+
+    def write(name, *rows):
+        parquet.write_table(pyarrow.table({"photo": pyarrow.array(rows, pyarrow.binary())}), name)
+
+    def run(detector=None, **arguments):
+        return align_dataset(partial(aligner, detector), tables, out, column="photo", **arguments)
+
+    write(tables / "a.parquet", first, None, b"")
+    failing = Detector({0: RuntimeError("no luck")})
+    assert (run(failing).images, len(run(failing).unreadable)) == (0, 2)
+    write(tables / "b.parquet", third)
+    assert (run().images, run().resumed) == (2, 4)  # the photo that failed, and the new table
+    before = (tables / "a.parquet").read_bytes()
+    write(tables / "a.parquet", second, first, None)
+    with pytest.raises(
+        InputError,
+        match=r"out: expected results of the table a.parquet with \d+ bytes of .* UTC, got those of one with "
+        r"\d+ bytes of .* UTC; choose another folder",
+    ):
+        run()
+    (tables / "a.parquet").write_bytes(before)  # as large as it was
+    os.utime(tables / "a.parquet", (1, 1))
+    with pytest.raises(InputError, match="bytes of 1970-01-01 00:00:01.000000 UTC, got those of one with"):
+        run()
+    found = {image for image, row in rows_of(out).items() if row["error"] is None}
+    assert found == {"a.parquet#0", "b.parquet#0"}
+
+
+def test_results_of_a_table_with_the_names_of_another_are_refused(here, photos, tmp_path):
+    data = [(photos / f"{level}.png").read_bytes() for level in range(3)]
+    for table, some, ids in (("a", data[:2], [1, 2]), ("b", data[1:], [2, 3]), ("c", data[2:], [3])):
+        parquet.write_table(pyarrow.table({"photo": some, "id": ids}), tmp_path / f"{table}.parquet")
+
+    def run(table):
+        source = tmp_path / f"{table}.parquet"
+        return align_dataset(aligner, source, tmp_path / "out", column="photo", names="id")
+
+    assert (run("a").images, run("c").images) == (2, 3)
+    with pytest.raises(InputError, match=r"the table b.parquet with .*, got those of other photos; choose"):
+        run("b")
+    assert run("a").resumed == 3
+
+
+def test_tables_of_a_store_without_times_are_told_by_their_sizes():
+    first, same = Stamp(10, None), Stamp(10, 5)
+    assert first.is_of(same) and same.is_of(first) and same.is_of(Stamp(10, 5))
+    assert not first.is_of(Stamp(11, None)) and not same.is_of(Stamp(10, 6))
+    assert str(first) == "10 bytes"
 
 
 def test_a_photo_that_kills_its_worker_is_left_out_and_the_others_are_done(here, photos, tmp_path):
@@ -364,6 +461,8 @@ def test_the_command_hands_its_arguments_over(here, photos, tmp_path, monkeypatc
             code = stop.code
         assert code == 2 and message in capsys.readouterr().err
     assert main(["align", str(photos), "--ray"]) == 2
+    assert main(["align", "", "--out", str(out), "--ray"]) == 2
+    assert "source: expected a path, got ''" in capsys.readouterr().err
     os.mkdir(tmp_path / "empty")
     assert main(["align", str(tmp_path / "empty"), "--out", str(tmp_path / "none"), "--ray"]) == 3
 

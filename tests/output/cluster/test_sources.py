@@ -2,6 +2,7 @@
 
 import io
 import os
+import socket
 
 import fsspec
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 from PIL import Image
 from pyarrow import fs, parquet
 
-from face_landmarks.errors import InputError, WriteError
-from face_landmarks.output.cluster import places
+from face_landmarks.errors import ImageError, InputError, WriteError
+from face_landmarks.output.cluster import align_dataset, places
 from face_landmarks.output.cluster.places import place_of, split_pattern
 from face_landmarks.output.cluster.sources import find_photos
 
@@ -79,6 +80,78 @@ def test_a_folder_whose_name_looks_like_a_pattern_is_a_folder(tmp_path):
 def test_dots_in_patterns_are_dots():
     assert not split_pattern("/p/*.png")[1].match("apng")
     assert split_pattern("/p/q/*.png")[0] == "/p/q"
+
+
+def test_links_to_folders_are_not_followed_and_links_to_files_are(folder):
+    os.symlink(folder, folder / "deep" / "loop")
+    os.symlink(folder / "a.png", folder / "deep" / "link.png")
+    expected = ["a.png", "b.JPG", "deep/c.png", "deep/er/d.png", "deep/link.png"]
+    assert names(find_photos(folder)) == names(find_photos(f"{folder}/**")) == expected
+    assert names(find_photos(f"{folder}/*/*.png")) == ["deep/c.png", "deep/link.png"]
+    local = fs.LocalFileSystem()
+    for filesystem, path in (
+        (fsspec.filesystem("file"), str(folder)),
+        (local, str(folder)),
+        (fs.SubTreeFileSystem(str(folder.parent), local), folder.name),
+    ):
+        assert names(find_photos(path, filesystem=filesystem)) == expected
+    assert find_photos(folder).photos[-1].size == 5
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes with names")
+def test_all_that_has_a_photos_name_is_a_photo_and_pipes_are_not_opened(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # names of sockets must be short
+    os.mkfifo("pipe.jpg")
+    os.symlink("gone", "broken.jpg")
+    os.symlink("loop.jpg", "loop.jpg")
+    os.mkdir("folder.jpg")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket.jpg")
+        for source in (".", "*.jpg", ["broken.jpg", "loop.jpg", "pipe.jpg", "socket.jpg"]):
+            found = find_photos(source)
+            assert [(photo.name, photo.size) for photo in found.photos] == [
+                (f"{name}.jpg", -1) for name in ("broken", "loop", "pipe", "socket")
+            ]
+            loads = [load for _, load in found.load(found.photos)]
+            for load in loads[:2]:
+                with pytest.raises(OSError):
+                    load()
+            for load, kind in zip(loads[2:], ("pipe", "socket"), strict=True):
+                with pytest.raises(ImageError, match=rf"expected an image file, got .*, which is a {kind}$"):
+                    load()
+        ((_, load),) = (listed := find_photos(["folder.jpg"])).load(listed.photos)
+        with pytest.raises(ImageError, match="which is a folder"):
+            load()
+        assert listed.sizes(listed.photos) == [-1]
+    with pytest.raises(InputError, match=r"expected a folder, a file or a pattern, got .*, which is a pipe"):
+        find_photos("pipe.jpg")
+    os.mkfifo("pipe.parquet")
+    with pytest.raises(InputError, match="expected a Parquet file, got a pipe"):
+        find_photos(".", column="photo")
+
+
+def test_sizes_of_a_list_are_looked_up_when_they_are_asked_for(folder):
+    listed = find_photos([str(folder / "a.png"), str(folder / "none.png")])
+    assert [photo.size for photo in listed.photos] == [-1, -1]
+    assert listed.sizes(listed.photos) == [5, -1]
+    store = fsspec.filesystem("memory")
+    store.pipe("/sizes/x.png", b"abc")
+    stored = find_photos(["memory://sizes/none.png", "memory://sizes/x.png"])
+    assert stored.sizes(stored.photos) == [-1, 3]
+
+
+def test_an_empty_path_is_refused_as_it_would_be_the_current_folder(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    for source, root, argument in (
+        ("", None, "source"),
+        (["a.png", ""], None, "source: entry 1"),
+        ([b"a.png"], None, "source: entry 0"),
+        (["a.png"], "", "root"),
+    ):
+        with pytest.raises(InputError, match=rf"^{argument}: expected a path, got "):
+            find_photos(source, root=root)
+    with pytest.raises(InputError, match=r"^out: expected a path, got ''$"):
+        align_dataset(lambda: None, folder, "")
 
 
 def test_a_list_keeps_its_names(folder, monkeypatch):
@@ -155,6 +228,21 @@ def test_tables_give_bytes_of_a_column_or_of_structs(tmp_path):
     parquet.write_table(pyarrow.table({"id": [1, 1], "photo": photos[:2]}), tmp_path / "same.parquet")
     with pytest.raises(InputError, match="different names, got '1' more than once"):
         find_photos(tmp_path / "same.parquet", column="photo", names="id")
+
+
+@pytest.mark.parametrize(
+    "values", [["a", None], [1, None], [1.0, float("nan")], [b"a", b"b"], [True, False], ["a", ""]]
+)
+def test_names_in_tables_are_text_or_whole_numbers(tmp_path, values):
+    columns = {"photo": [b"a", b"b", b"c", b"d"], "name": [*values, *values]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "one.parquet", row_group_size=1)
+    row = 0 if type(values[0]) not in (str, int) else 1
+    with pytest.raises(
+        InputError,
+        match="one.parquet: expected text or whole numbers in column 'name', "
+        f"got {values[row]!r} in row {row}",
+    ):
+        find_photos(tmp_path, column="photo", names="name")
 
 
 def test_a_source_that_is_not_there_is_named(tmp_path):
