@@ -90,12 +90,12 @@ def crop_matrices(
     sin, cos = np.sin(roll), np.cos(roll)
     centre_x = (x0 + x1) / 2 - crop_shift * height * sin  # down, from forehead to chin, is (-sin, cos)
     centre_y = (y0 + y1) / 2 + crop_shift * height * cos
-    along, across = scale * cos, scale * sin
+    along, across, middle = scale * cos, scale * sin, (crop_size - 1) / 2
     matrices = np.zeros((len(scale), 3, 3))
     matrices[:, 0, 0] = matrices[:, 1, 1] = along
     matrices[:, 0, 1], matrices[:, 1, 0] = across, -across
-    matrices[:, 0, 2] = (crop_size - 1) / 2 - (along * centre_x + across * centre_y)
-    matrices[:, 1, 2] = (crop_size - 1) / 2 - (along * centre_y - across * centre_x)
+    matrices[:, 0, 2] = middle - (along * centre_x + across * centre_y)
+    matrices[:, 1, 2] = middle - (along * centre_y - across * centre_x)
     matrices[:, 2, 2] = 1
     return torch.from_numpy(matrices)
 

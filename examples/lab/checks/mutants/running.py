@@ -49,9 +49,16 @@ MUTANTS = [
     (
         "autocast reaches the network",
         "runtime/runtimes.py",
-        "with own_types(self.device):",
-        "if True:",
+        "with own_types(self.device), fitting",
+        "with fitting",
         RUNTIMES,
+    ),
+    (
+        "one face wakes every thread of torch",
+        "runtime/runtimes.py",
+        "fitting_threads(len(crops) * self._products, self.device)",
+        "fitting_threads(math.inf, self.device)",
+        "tests/test_torch_state.py",
     ),
     (
         "auto prefers ONNX Runtime",
