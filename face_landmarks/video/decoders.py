@@ -19,6 +19,7 @@ from face_landmarks.errors import ImageError
 Frame: TypeAlias = "tuple[float, NDArray[np.uint8]]"  # seconds from the first one, (H, W, 3) RGB
 
 _DEFAULT_RATE: Final = 30.0
+_HIGHEST_RATE: Final = 1000.0  # frames per second; OpenCV makes up higher ones where a file has none
 
 
 class Decoder(Protocol):
@@ -122,7 +123,7 @@ class OpenCVDecoder:
         capture = self._open()
         rate, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
         capture.release()
-        self.frame_rate: float = rate if as_number(rate) > 0 else _DEFAULT_RATE
+        self.frame_rate: float = rate if 0 < as_number(rate) <= _HIGHEST_RATE else _DEFAULT_RATE
         self.frame_count = int(count) if as_number(count) > 0 else 0
         self.duration = self.frame_count / self.frame_rate
 
@@ -135,8 +136,8 @@ class OpenCVDecoder:
                     now = monotonic()
                 else:
                     now = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-                    if last is not None and now == 0:  # so OpenCV gives a frame without a time
-                        now = last + 1 / self.frame_rate
+                    if now < -1e9 or (last is not None and now == 0):  # so OpenCV gives one without a time
+                        now = 0.0 if last is None else last + 1 / self.frame_rate
                 begin, last = now if begin is None else begin, now
                 yield now - begin, np.asarray(cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB), np.uint8)
         finally:

@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from packaging.version import Version
 from torch import nn
 
 from face_landmarks import FaceAligner, InputError, LandmarkModel, MissingDependencyError
@@ -109,6 +111,8 @@ def assert_the_files_agree(aligner, files, crops):
 
 
 def test_the_files_take_a_batch_of_no_crops(aligner, files):
+    if Version(version("onnxruntime")) < Version("1.24"):
+        pytest.skip("ONNX Runtime has no maximum over the cells of no heatmaps before 1.24")
     none = torch.empty(0, 3, aligner.crop_size, aligner.crop_size)
     landmarks, scores = run(files[True], none)
     assert landmarks.shape == (0, 68, 2) and scores.shape == (0, 68)
