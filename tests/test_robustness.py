@@ -373,7 +373,7 @@ def test_memory_stays_flat_over_many_alignments(processes):
         [
             *(sys.executable, "-W", "ignore", "examples/lab/checks/soak.py"),
             *("--alignments", str(100 * processes), "--processes", str(processes), "--warm-up", "40"),
-            *("--largest", "300", "--allowed", "10"),
+            *("--largest", "300"),  # and 20 MB of growth at most: one crop kept of each face would be more
         ],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},

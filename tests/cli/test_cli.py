@@ -412,7 +412,7 @@ def test_models_are_a_table_of_five_columns_with_the_default_marked(capsys):
     assert rows[5][1:] == ["face detector", "0.2 MB, download", "-", "MIT"]
     assert rows[1][1:] == ["ibug-68", "95.6 MB, download", "25.24", "as published by its authors"]
     assert rows[2][2].endswith(", embedded") and rows[2][4] == "research only, no commercial use"
-    assert notes.startswith("* default; shr-fan-68-fast is the default for videos\n")
+    assert notes.startswith(f"* default; {DEFAULT_VIDEO_MODEL} is the default for videos\n")
     for line in table.splitlines():
         assert line.index(re.split(r" {2,}", line)[2]) == table.index("weights")
 

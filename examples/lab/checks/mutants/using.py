@@ -14,15 +14,15 @@ MUTANTS = [
     (
         "hidden photos are aligned",
         "images/folders.py",
-        'PHOTO_SUFFIXES and not name.startswith(".")',
-        "PHOTO_SUFFIXES",
+        'in suffixes) and not name.startswith(".")',
+        "in suffixes)",
         FOLDERS + " tests/images/test_folders.py",
     ),
     (
         "photos come in any order",
         "images/folders.py",
-        "return sorted(_photos(Path(folder), recursive, left_out or _warn), key=Path.as_posix)",
-        "return list(_photos(Path(folder), recursive, left_out or _warn))",
+        "return sorted(_files(Path(folder), suffixes, recursive, left_out or _warn), key=Path.as_posix)",
+        "return list(_files(Path(folder), suffixes, recursive, left_out or _warn))",
         FOLDERS + " tests/images/test_folders.py",
     ),
     (
