@@ -63,7 +63,7 @@ def kill_and_resume(command: list[str], kills: int, longest: float, chance: rand
     killed: Counter[str] = Counter()
     seen: set[int] = set()
     while True:
-        run = subprocess.Popen(command, **QUIET)
+        run, before = subprocess.Popen(command, **QUIET), killed.total()
         while run.poll() is None and killed.total() < kills:
             moment = time.monotonic() + chance.uniform(0, longest)
             while run.poll() is None and time.monotonic() < moment:
@@ -78,8 +78,9 @@ def kill_and_resume(command: list[str], kills: int, longest: float, chance: rand
                 if victim == run.pid:
                     break
         code = run.wait()
-        if code >= 0 and killed.total() >= kills:
-            assert code == 0, f"exit code {code}"
+        # A run gives up, with exit code 2, when workers die again and again before they are ready.
+        assert code == 0 or killed.total() > before, f"exit code {code} of a run that nobody disturbed"
+        if code == 0 and killed.total() >= kills:
             break
         if code == 0:
             killed["done early"] += kills - killed.total()
