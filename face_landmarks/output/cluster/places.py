@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
+from face_landmarks._system import arguments
 from face_landmarks._system.extras import import_extra
 from face_landmarks.errors import FaceLandmarksError, InputError, WriteError
 from face_landmarks.images.folders import find_files
@@ -228,14 +229,14 @@ def place_of(path: str | os.PathLike[str], filesystem: object = None, *, argumen
     return Place(found, f"{inner}/{tail}" if tail else inner)
 
 
-def check_path(path: object, argument: str) -> str:
+def check_path(path: str | os.PathLike[str], argument: str) -> str:
     """A path as text.
 
     Raises:
         InputError: it is empty, which pathlib takes for the current folder, or no path.
     """
-    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
-    if not isinstance(text, str) or not text:
+    arguments.check_path(argument, path)  # its pathlib.Path would spoil a URI
+    if not (text := str(os.fspath(path))):
         raise InputError(f"{argument}: expected a path, got {path!r}")
     return text
 

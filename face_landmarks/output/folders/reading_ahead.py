@@ -6,7 +6,6 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from face_landmarks.errors import ImageError
 from face_landmarks.images import read_image
+from face_landmarks.output.folders.journal import size_of
 
 Pixels: TypeAlias = "NDArray[np.uint8]"
 
@@ -63,10 +63,8 @@ def no_file(path: str | os.PathLike[str]) -> str | None:
 
 def read_photo(path: Path | None) -> Read:
     """Read a photo of a folder; whatever is no file is not opened, as a pipe would be waited for."""
-    size = None
     assert path is not None, "photos of a run have files"
-    with suppress(OSError, ValueError):  # which reading tells, too, and says better
-        size = os.stat(path).st_size
+    size = size_of(path)
     try:
         if name := no_file(path):
             raise ImageError(f"image: expected an image file, got {str(path)!r}, which is {name}")
