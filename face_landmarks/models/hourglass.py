@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from face_landmarks.errors import InputError
 
 NormOrder = Literal["before", "after"]
 StemPool = Literal["average", "blur"]
+Block = Literal["hierarchical", "plain"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,9 @@ class HourglassConfig:
             4 x 4 with binomial weights, so that the heatmaps change less where a crop moves by half a cell.
         waist: further residual blocks at each of the two coarsest resolutions of an hourglass, where a
             cell sees most of the face. They start as identities, so weights without them can be extended.
+        block: "hierarchical", FAN's three convolutions side by side; "plain", two in sequence, and none before
+            the stem's pool: fewer and simpler layers, for a network whose time is not spent on arithmetic.
+            It has its norms after the convolutions.
     """
 
     landmarks: int = 68
@@ -56,6 +60,7 @@ class HourglassConfig:
     norm: NormOrder = "before"
     stem_pool: StemPool = "average"
     waist: int = 0
+    block: Block = "hierarchical"
 
     def __post_init__(self) -> None:
         for name in ("landmarks", "stacks", "features", "depth", "crop_size", "heatmap_size"):
@@ -82,6 +87,10 @@ class HourglassConfig:
             raise InputError(
                 f"HourglassConfig.stem_pool: expected 'average' or 'blur', got {self.stem_pool!r}"
             )
+        if self.block not in ("hierarchical", "plain"):
+            raise InputError(f"HourglassConfig.block: expected 'hierarchical' or 'plain', got {self.block!r}")
+        if self.block == "plain" and self.norm != "after":
+            raise InputError(f"HourglassConfig.norm: expected 'after' for plain blocks, got {self.norm!r}")
 
 
 class Residual(nn.Module):
@@ -154,6 +163,41 @@ class FoldableResidual(nn.Module):
         return F.relu(torch.cat((a, b, c), dim=1) + self.project(x))  # (B, D, H, W)
 
 
+class PlainResidual(nn.Module):
+    """Two 3x3 convolutions, the first to D/4 channels: (B, C, H, W) -> (B, D, H, W).
+
+    A ReLU follows each, the second after the sum with the input. Runtimes merge all of this into the
+    convolutions, where the hierarchical block needs a concatenation, and sums and ReLUs of their own.
+    """
+
+    foldable = (("conv1", "bn1"), ("conv2", "bn2"))
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        quarter = channels_out // 4
+        self.conv1 = _conv3x3(channels_in, quarter)
+        self.bn1 = nn.BatchNorm2d(quarter)
+        self.conv2 = _conv3x3(quarter, channels_out)
+        self.bn2 = nn.BatchNorm2d(channels_out)
+        self.project: nn.Module = nn.Identity()
+        if channels_in != channels_out:
+            self.project = ConvNorm(channels_in, channels_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = F.relu(self.bn1(self.conv1(x)))  # (B, D/4, H, W)
+        return F.relu(self.bn2(self.conv2(a)) + self.project(x))  # (B, D, H, W)
+
+
+_AnyResidual: TypeAlias = Residual | FoldableResidual | PlainResidual
+_BlockType: TypeAlias = type[Residual] | type[FoldableResidual] | type[PlainResidual]
+
+
+def _block_type(config: HourglassConfig) -> _BlockType:
+    if config.block == "plain":
+        return PlainResidual
+    return Residual if config.norm == "before" else FoldableResidual
+
+
 class BlurPool(nn.Sequential):
     """Smooth, then halve the resolution: (B, C, H, W) -> (B, C, H/2, W/2), centred as average pooling is.
 
@@ -164,12 +208,15 @@ class BlurPool(nn.Sequential):
         super().__init__(nn.AvgPool2d(2, stride=1, padding=1), nn.AvgPool2d(2, stride=1), nn.AvgPool2d(2))
 
 
-def _identity(block: Residual | FoldableResidual) -> nn.Module:
-    """A block that changes nothing until it is trained, and whose first convolution can be trained at once.
+def _identity(block: _AnyResidual) -> nn.Module:
+    """A block that changes nothing until it is trained, and which can be trained at once.
 
     Its branch is zero: where norms come last by their scale, else by the weights of its convolutions. The
-    block with norms last ends in a ReLU, and is an identity for inputs that come from another such block.
+    blocks with norms last end in a ReLU, and are identities for inputs that come from another such block.
     """
+    if isinstance(block, PlainResidual):
+        nn.init.zeros_(block.bn2.weight)
+        return block
     convolutions = (block.conv1, block.conv2, block.conv3)
     norms = (block.bn1, block.bn2, block.bn3)
     for layer in norms if isinstance(block, FoldableResidual) else convolutions:
@@ -180,9 +227,7 @@ def _identity(block: Residual | FoldableResidual) -> nn.Module:
 class Hourglass(nn.Module):
     """One hourglass: (B, C, H, W) -> (B, C, H, W). At its lowest resolution it covers the whole face."""
 
-    def __init__(
-        self, depth: int, channels: int, block: type[Residual] | type[FoldableResidual], waist: int = 0
-    ) -> None:
+    def __init__(self, depth: int, channels: int, block: _BlockType, waist: int = 0) -> None:
         super().__init__()
         self.skip = block(channels, channels)
         self.pool = nn.AvgPool2d(2)
@@ -204,9 +249,7 @@ class Stack(nn.Module):
 
     foldable = (("conv", "bn"),)
 
-    def __init__(
-        self, config: HourglassConfig, block: type[Residual] | type[FoldableResidual], *, last: bool
-    ) -> None:
+    def __init__(self, config: HourglassConfig, block: _BlockType, *, last: bool) -> None:
         super().__init__()
         channels, landmarks = config.features, config.landmarks
         self.hourglass = Hourglass(config.depth, channels, block, config.waist)
@@ -238,13 +281,14 @@ class StackedHourglass(nn.Module):
     def __init__(self, config: HourglassConfig) -> None:
         super().__init__()
         self.config = config
-        block = Residual if config.norm == "before" else FoldableResidual
+        block = _block_type(config)
         half, quarter = config.features // 2, config.features // 4
         self.conv = nn.Conv2d(3, quarter, 7, stride=2, padding=3)
         self.bn = nn.BatchNorm2d(quarter)
-        self.block1 = block(quarter, half)
+        early = config.block != "plain"  # a block at twice the resolution of the others, which costs as much
+        self.block1: nn.Module = block(quarter, half) if early else nn.Identity()
         self.pool: nn.Module = BlurPool() if config.stem_pool == "blur" else nn.AvgPool2d(2)
-        self.block2 = block(half, half)
+        self.block2 = block(half if early else quarter, half)
         self.block3 = block(half, config.features)
         self.stacks = nn.ModuleList(
             Stack(config, block, last=index == config.stacks - 1) for index in range(config.stacks)
@@ -256,7 +300,7 @@ class StackedHourglass(nn.Module):
     def forward_stacks(self, crops: Tensor) -> list[Tensor]:
         """Every stack's heatmaps: S tensors of (B, K, H, W)."""
         x = F.relu(self.bn(self.conv(crops)))  # (B, C/4, 2H, 2W)
-        x = self.pool(self.block1(x))  # (B, C/2, H, W)
+        x = self.pool(self.block1(x))  # (B, C/2, H, W), C/4 with plain blocks
         x = self.block3(self.block2(x))  # (B, C, H, W)
         outputs = []
         for stack in self.stacks:
