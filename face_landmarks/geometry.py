@@ -19,6 +19,7 @@ Convention:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -132,11 +133,13 @@ def upright_boxes(landmarks: Tensor, eyes: Sequence[Sequence[int]]) -> tuple[Ten
     return torch.cat((centres - half, centres + half), dim=1), rolls
 
 
-def inverse(matrices: Tensor) -> Tensor:
-    """The inverses of (..., 3, 3) matrices on the CPU, whatever frames they are between.
+def _is_small_matter(*tensors: Tensor) -> bool:
+    """Whether NumPy can take this from torch, whose calls take several times as long for so few numbers."""
+    return not any(tensor.requires_grad or tensor.device.type != "cpu" for tensor in tensors)
 
-    NumPy takes a tenth of torch's time for so few.
-    """
+
+def inverse(matrices: Tensor) -> Tensor:
+    """The inverses of (..., 3, 3) matrices on the CPU, whatever frames they are between."""
     return torch.from_numpy(np.linalg.inv(matrices.numpy()))
 
 
@@ -182,6 +185,10 @@ def transform_points(source_to_target: Tensor, points: Tensor) -> Tensor:
 
     The arithmetic is in float64.
     """
+    if _is_small_matter(source_to_target, points):
+        matrices = source_to_target.numpy().astype(np.float64, copy=False)
+        found = points.numpy() @ matrices[..., :2, :2].swapaxes(-1, -2) + matrices[..., None, :2, 2]
+        return torch.from_numpy(found).to(points.dtype)
     matrix = source_to_target.double()
     linear, offset = matrix[..., :2, :2], matrix[..., None, :2, 2]
     return (points.double() @ linear.transpose(-1, -2) + offset).to(points.dtype)
@@ -214,25 +221,27 @@ def warp(
         return torch.empty(0, 3, crop_size, crop_size, dtype=torch.float32, device=device or "cpu")
     if isinstance(photos, np.ndarray):
         photos = [photos] * len(image_to_crop)
-    crop_to_image = inverse(image_to_crop)
-    edge = crop_size - 0.5
-    corners = _matrix([[-0.5, -0.5], [edge, -0.5], [edge, edge], [-0.5, edge]])
-    footprints = transform_points(crop_to_image, corners).numpy()  # (N, 4, 2)
-    shrinks = scales(image_to_crop).reciprocal().tolist()  # image pixels per crop pixel
-    patches, patch_to_image = [], []
-    for image, footprint, shrink in zip(photos, footprints, shrinks, strict=True):
-        block = min(max(1, round(shrink)), _LARGEST_BLOCK)  # image pixels averaged into one, each way
-        corner, patch = _patch(image, footprint, block)
-        patches.append(patch)
-        x, y = corner + (block - 1) / 2  # centre of the first block
-        patch_to_image.append([[block, 0, x], [0, block, y], [0, 0, 1]])
+    patches, crop_to_patch = [], []
+    for image, ((a, b, x), (c, d, y), _) in zip(photos, image_to_crop.tolist(), strict=True):
+        area = a * d - b * c  # of a photo's pixel in the crop
+        a, b, c, d = d / area, -b / area, -c / area, a / area  # crop to image
+        x, y = -(a * x + b * y), -(c * x + d * y)
+        block = min(max(1, round(abs(area) ** -0.5)), _LARGEST_BLOCK)  # pixels averaged into one, each way
+        middle, reach = (crop_size - 1) / 2, crop_size / 2  # the footprint's centre, and half of its extent
+        centre_x, centre_y = (a + b) * middle + x, (c + d) * middle + y
+        reach_x, reach_y = (abs(a) + abs(b)) * reach, (abs(c) + abs(d)) * reach
+        border = _BORDER * block
+        columns = _cells(centre_x - reach_x - border, centre_x + reach_x + border, image.shape[1])
+        rows = _cells(centre_y - reach_y - border, centre_y + reach_y + border, image.shape[0])
+        patches.append(_patch(image, rows, columns, block))
+        x, y = (x - columns.start - (block - 1) / 2) / block, (y - rows.start - (block - 1) / 2) / block
+        crop_to_patch.append([[a / block, b / block, x], [c / block, d / block, y], [0.0, 0.0, 1.0]])
 
-    rows, columns = np.max([patch.shape[:2] for patch in patches], axis=0)
-    stack = np.zeros((len(patches), 3, rows, columns), np.uint8)
+    height, width = (max(sides) for sides in zip(*(patch.shape[:2] for patch in patches), strict=True))
+    stack = np.zeros((len(patches), 3, height, width), np.uint8)
     for place, patch in zip(stack, patches, strict=True):
         place[:, : patch.shape[0], : patch.shape[1]] = patch.transpose(2, 0, 1)
-    crop_to_patch = inverse(_matrix(patch_to_image)) @ crop_to_image
-    return sample(_unit_range(stack, device), crop_to_patch, crop_size)
+    return sample(_unit_range(stack, device), _matrix(crop_to_patch), crop_size)
 
 
 def _unit_range(stack: NDArray[np.uint8], device: torch.device | None) -> Tensor:
@@ -251,21 +260,18 @@ def _matrix(rows: Sequence[object]) -> Tensor:
     return torch.tensor(rows, dtype=torch.float64, device="cpu")
 
 
-def _patch(
-    image: NDArray[np.uint8], footprint: NDArray[np.float64], block: int
-) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """The pixels that sampling may read, averaged over blocks, and the x y of the first before averaging.
+def _cells(low: float, high: float, length: int) -> slice:
+    """The pixels of an axis between two places, both included."""
+    first = min(max(math.floor(low), 0), length)
+    return slice(first, max(first, min(max(math.ceil(high) + 1, 0), length)))
 
-    A footprint outside the image gives one black pixel.
-    """
-    size = np.array(image.shape[1::-1])  # (W, H)
-    border = _BORDER * block
-    low = np.clip(np.floor(footprint.min(axis=0)) - border, 0, size).astype(int)
-    high = np.clip(np.ceil(footprint.max(axis=0)) + border + 1, 0, size).astype(int)
-    if (high <= low).any():
-        return low, np.zeros((1, 1, 3), np.uint8)
-    patch = image[low[1] : high[1], low[0] : high[0]]
-    return low, patch if block == 1 else _block_mean(patch, block)
+
+def _patch(image: NDArray[np.uint8], rows: slice, columns: slice, block: int) -> NDArray[np.uint8]:
+    """The pixels that sampling may read, averaged over blocks; without any, one black pixel."""
+    patch = image[rows, columns]
+    if not patch.size:
+        return np.zeros((1, 1, 3), np.uint8)
+    return patch if block == 1 else _block_mean(patch, block)
 
 
 def _block_mean(patch: NDArray[np.uint8], block: int) -> NDArray[np.uint8]:
@@ -301,22 +307,32 @@ def sample(pixels: Tensor, target_to_source: Tensor, target_size: int) -> Tensor
         (B, C, target_size, target_size), of the type of `pixels`.
     """
     height, width = pixels.shape[-2:]
-    # grid_sample (align_corners=False) wants -1 .. 1 across the image's outer edges.
-    to_unit = torch.tensor(
-        [[2 / width, 0, 1 / width - 1], [0, 2 / height, 1 / height - 1], [0, 0, 1]],
-        dtype=torch.float64,
-        device=pixels.device,
-    )
-    theta = to_unit @ target_to_source.to(pixels.device, torch.float64)  # (B, 3, 3)
-    steps = torch.arange(target_size, dtype=torch.float64, device=pixels.device)[:, None]
-    across = (steps * theta[:, None, :2, 0]).to(pixels.dtype)  # (B, target_size, 2)
-    down = (steps * theta[:, None, :2, 1] + theta[:, None, :2, 2]).to(pixels.dtype)
-    grid = across.new_empty(len(theta), target_size, target_size, 2)  # row, column, x y
-    for axis in range(2):
-        if grid.device.type == "cpu":  # NumPy starts no threads for it
-            np.add(
-                across[:, None, :, axis].numpy(), down[:, :, None, axis].numpy(), out=grid.numpy()[..., axis]
-            )
-        else:
-            torch.add(across[:, None, :, axis], down[:, :, None, axis], out=grid[..., axis])
+    grid = _grid(target_to_source, target_size, width, height, pixels)
     return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _grid(target_to_source: Tensor, target_size: int, width: int, height: int, like: Tensor) -> Tensor:
+    """Where each target pixel is sampled, (B, target_size, target_size, 2), of the type and device of `like`.
+
+    x and y are as grid_sample (align_corners=False) wants them, -1 .. 1 across the source's outer edges.
+    They are a row's part and a column's part, added up in the end; in NumPy where it can, as it is faster
+    for so few numbers and starts no threads.
+    """
+    small = _is_small_matter(target_to_source) and like.device.type == "cpu" and like.dtype == torch.float32
+    grid = torch.empty(
+        len(target_to_source), target_size, target_size, 2, dtype=like.dtype, device=like.device
+    )
+    for axis, side in enumerate((width, height)):
+        if small:
+            theta = target_to_source.numpy()[:, axis] * (2 / side)  # (B, 3)
+            steps = np.arange(target_size)
+            across = (steps * theta[:, :1]).astype(np.float32)  # (B, target_size)
+            down = (steps * theta[:, 1:2] + (theta[:, 2:] + (1 / side - 1))).astype(np.float32)
+            np.add(across[:, None, :], down[:, :, None], out=grid.numpy()[..., axis])
+        else:
+            turned = target_to_source.to(like.device, torch.float64)[:, axis] * (2 / side)
+            places = torch.arange(target_size, dtype=torch.float64, device=like.device)
+            row = (places * turned[:, :1]).to(like.dtype)
+            column = (places * turned[:, 1:2] + (turned[:, 2:] + (1 / side - 1))).to(like.dtype)
+            torch.add(row[:, None, :], column[:, :, None], out=grid[..., axis])
+    return grid

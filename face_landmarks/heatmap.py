@@ -21,7 +21,9 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from face_landmarks.errors import InputError
@@ -100,6 +102,9 @@ def decode_heatmaps(
     if method not in _DECODERS:
         raise InputError(f"method: expected one of {', '.join(_DECODERS)}, got {method!r}")
     heatmaps = heatmaps.float()
+    if method == "local-soft-argmax" and heatmaps.device.type == "cpu" and not heatmaps.requires_grad:
+        points, peaks = _local_soft_argmax_on_cpu(heatmaps.numpy(), window, temperature)
+        return torch.from_numpy(points), torch.from_numpy(peaks.clip(0, 1))
     scores, peak = _largest_cell(heatmaps)
     return _DECODERS[method](heatmaps, peak, window, temperature), scores.clamp(0, 1)
 
@@ -141,6 +146,38 @@ def _local_soft_argmax(heatmaps: Tensor, peak: Tensor, window: int, temperature:
     reach = _reach(window, weights.device)
     shift = torch.stack(((columns * reach).sum(dim=-1), (rows * reach).sum(dim=-1)), dim=-1)
     return peak + shift / columns.sum(dim=-1, keepdim=True)
+
+
+def _local_soft_argmax_on_cpu(
+    heatmaps: NDArray[np.float32], window: int, temperature: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The same in NumPy, which takes a third of torch's time for a face, and starts no threads for it.
+
+    Returns:
+        points (..., K, 2) and the heights of the largest cells (..., K).
+    """
+    *leading, height, width = heatmaps.shape
+    flat = heatmaps.reshape(-1)
+    first = np.arange(0, flat.size, height * width)  # (M,) of M heatmaps, where each starts
+    index = flat.reshape(-1, height * width).argmax(axis=1)
+    peaks = flat[first + index]
+    y, x = np.divmod(index, width)
+    reach = np.arange(window) - window // 2  # (d,)
+    rows, columns = y[:, np.newaxis] + reach, x[:, np.newaxis] + reach  # (M, d)
+    inside_x, inside_y = (columns >= 0) & (columns < width), (rows >= 0) & (rows < height)
+    starts = first[:, np.newaxis] + rows * inside_y * width
+    weights = flat.take(starts[:, :, np.newaxis] + (columns * inside_x)[:, np.newaxis])  # (M, d, d)
+    weights -= peaks[:, np.newaxis, np.newaxis]  # at most 0
+    weights *= np.float32(temperature)
+    np.exp(weights, out=weights)
+    weights *= inside_y[:, :, np.newaxis]
+    weights *= inside_x[:, np.newaxis]
+    across, down = weights.sum(axis=1), weights.sum(axis=2)  # (M, d)
+    reach, total = reach.astype(np.float32), across.sum(axis=1)
+    points = np.empty((len(first), 2), np.float32)
+    points[:, 0] = x + (across * reach).sum(axis=1) / total
+    points[:, 1] = y + (down * reach).sum(axis=1) / total
+    return points.reshape(*leading, 2), peaks.reshape(leading)
 
 
 def _soft_argmax(heatmaps: Tensor, peak: Tensor, window: int, temperature: float) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any, Final, Literal, TypeAlias
 
@@ -129,28 +130,42 @@ class YuNet:
 
     def _search(self, image: Image) -> Found:
         """The faces of an image, in pixels from its outer edge."""
-        height, width = (-(-side // _STRIDES[-1]) * _STRIDES[-1] for side in image.shape[:2])
-        canvas = np.zeros((1, 3, height, width), np.float32)
-        canvas[0, :, : image.shape[0], : image.shape[1]] = image.transpose(2, 0, 1)[::-1]  # it takes BGR
-        outputs = dict(zip(_OUTPUTS, self._network()(canvas), strict=True))
-        parts = [
-            _decode([outputs[f"{kind}_{stride}"][0] for kind in _KINDS], stride, width, self.min_score)
-            for stride in _STRIDES
-        ]
-        edges, scores, points = (np.concatenate(part) for part in zip(*parts, strict=True))
+        missing = [-side % _STRIDES[-1] for side in image.shape[:2]]
+        if any(missing):
+            image = np.pad(image, ((0, missing[0]), (0, missing[1]), (0, 0)))
+        canvas = cv2.dnn.blobFromImage(image, swapRB=True)  # (1, 3, H, W) float32; it takes BGR
+        outputs = self._network()(canvas)
+        kinds = [np.concatenate([part[0] for part in outputs[kind :: len(_KINDS)]]) for kind in range(4)]
+        edges, scores, points = _decode(kinds, *_cells(*image.shape[:2]), self.min_score)
         keep = suppress(edges, scores, _OVERLAP)
         return edges[keep], scores[keep], points[keep]
 
 
-def _decode(outputs: list[NDArray[np.float32]], stride: int, width: int, min_score: float) -> Found:
-    """The faces on one of the network's grids.
+@lru_cache(maxsize=16)
+def _cells(height: int, width: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Where the cells of the network's three grids are, x y in strides (A, 2), and their strides (A, 1)."""
+    cells, strides = [], []
+    for stride in _STRIDES:
+        rows, columns = np.divmod(np.arange((height // stride) * (width // stride)), width // stride)
+        cells.append(np.stack((columns, rows), axis=1).astype(np.float64))
+        strides.append(np.full((len(rows), 1), float(stride)))
+    return np.concatenate(cells), np.concatenate(strides)
+
+
+def _decode(
+    outputs: list[NDArray[np.float32]],
+    cells: NDArray[np.float64],
+    strides: NDArray[np.float64],
+    min_score: float,
+) -> Found:
+    """The faces on the network's grids.
 
     Args:
-        outputs: of the grid's A cells, in this order: (A, 1) the probability that what is seen there is a
-            face; (A, 1) that anything is; (A, 4) the box, its centre x y from the cell's and the logarithms
-            of its width and height; (A, 10) five points x y from the cell's. Lengths are in strides.
-        stride: pixels between cells.
-        width: of the network's input, in pixels.
+        outputs: of the A cells, in this order: (A, 1) the probability that what is seen there is a face;
+            (A, 1) that anything is; (A, 4) the box, its centre x y from the cell's and the logarithms of its
+            width and height; (A, 10) five points x y from the cell's. Lengths are in strides.
+        cells: (A, 2) x y in strides.
+        strides: (A, 1) pixels between cells.
         min_score: least score of a face.
     """
     classes, objects, boxes, points = outputs
@@ -158,13 +173,12 @@ def _decode(outputs: list[NDArray[np.float32]], stride: int, width: int, min_sco
     chosen = (scores >= min_score).nonzero()[0]
     if not len(chosen):
         return no_faces()
-    rows, columns = np.divmod(chosen, width // stride)
-    cells = np.stack((columns, rows), axis=1).astype(np.float64)  # (N, 2)
+    cells, strides = cells[chosen], strides[chosen]
     centres = cells + boxes[chosen, :2]
     half = np.exp(boxes[chosen, 2:].astype(np.float64)) / 2
     places = cells[:, np.newaxis] + points[chosen].reshape(-1, 5, 2)
     edges = np.concatenate((centres - half, centres + half), axis=1)
-    return edges * stride, scores[chosen], places * stride
+    return edges * strides, scores[chosen], places * strides[:, np.newaxis]
 
 
 def _load_opencv(graph: bytes) -> Run:

@@ -40,8 +40,9 @@ def align_photos(
             for box, roll in zip(photo.upright, photo.rolls, strict=True):
                 yield photo.pixels, box, roll
 
-    parts = [_locate(locator, batch, refine, search) for batch in _batched(faces(), batch_size)]
-    found = Located.concatenate([Located.empty(len(locator.layout)), *parts])
+    # Copied when a batch's crops are gone: left between them, such small arrays break the memory into pieces.
+    parts = [_locate(locator, batch, refine, search).copied() for batch in _batched(faces(), batch_size)]
+    found = Located.concatenate(parts) if parts else Located.empty(len(locator.layout))
     results, start = [], 0
     for photo in done:
         mine = slice(start, start + len(photo.boxes))

@@ -44,7 +44,10 @@ class Located(NamedTuple):
 
     @classmethod
     def concatenate(cls, parts: Sequence[Located]) -> Located:
-        return cls(*map(torch.cat, zip(*parts, strict=True)))
+        return parts[0] if len(parts) == 1 else cls(*map(torch.cat, zip(*parts, strict=True)))
+
+    def copied(self) -> Located:
+        return Located(*(part.clone() for part in self))
 
     def of(self, rows: Tensor) -> Located:
         """The faces of these rows (C,)."""

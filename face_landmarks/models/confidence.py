@@ -20,9 +20,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from face_landmarks._system.arguments import check_number
@@ -35,10 +37,11 @@ _SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.68, 0.75, 0.8, 0.85, 0.9, 0.925
 
 
 def expected_errors(landmark_scores: Tensor, calibration: Calibration) -> Tensor:
-    """Expected distance from the true position, in crop pixels: (..., K) peak heights -> (..., K)."""
-    own, face = _log_variances(landmark_scores)
-    scale = landmark_scores.new_tensor(calibration.scale)
-    return scale * (calibration.own * own + calibration.face * face).exp()
+    """Expected distance from the true position, in crop pixels: (..., K) peak heights -> (..., K), on the CPU."""
+    heights = landmark_scores.numpy(force=True)
+    own, face = _log_variances(heights)
+    scale = np.array(calibration.scale, heights.dtype)
+    return torch.from_numpy(scale * np.exp(calibration.own * own + calibration.face * face))
 
 
 def coverage_radius(share: float, calibration: Calibration | None = None) -> float:
@@ -98,10 +101,11 @@ def fit_calibration(landmark_scores: Tensor, errors: Tensor) -> Calibration:
             "landmark_scores, errors: expected the same shape (N, K) with a face, got "
             f"{tuple(landmark_scores.shape)}, {tuple(errors.shape)}"
         )
-    own, face = _log_variances(landmark_scores.double())
-    observed = errors.double().clamp_min(_SMALLEST_ERROR)
+    heights = landmark_scores.double().numpy(force=True)
+    own, face = (torch.from_numpy(part) for part in _log_variances(heights))
+    observed = errors.double().cpu().clamp_min(_SMALLEST_ERROR)
     log_scale = observed.mean(dim=0).log().requires_grad_()  # (K,)
-    powers = torch.tensor([0.5, 0.0], dtype=torch.float64, device=own.device, requires_grad=True)
+    powers = torch.tensor([0.5, 0.0], dtype=torch.float64, device="cpu", requires_grad=True)
     optimiser = torch.optim.LBFGS([log_scale, powers], max_iter=500, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
@@ -114,7 +118,7 @@ def fit_calibration(landmark_scores: Tensor, errors: Tensor) -> Calibration:
     optimiser.step(loss)  # type: ignore[no-untyped-call]
     scale = tuple(round(float(value), 4) for value in log_scale.detach().exp())
     fitted = Calibration(scale, round(float(powers[0].detach()), 4), round(float(powers[1].detach()), 4))
-    ratio = (observed / expected_errors(landmark_scores.double(), fitted)).cpu().numpy()
+    ratio = (observed / expected_errors(landmark_scores.double(), fitted)).numpy()
     if not np.isfinite(ratio).all():
         return fitted  # a scale of 0, which no card accepts
     quantiles = np.quantile(ratio, _SHARES).round(4).tolist()
@@ -123,7 +127,7 @@ def fit_calibration(landmark_scores: Tensor, errors: Tensor) -> Calibration:
     return replace(fitted, radii=tuple(zip(_SHARES, quantiles, strict=True)))
 
 
-def _log_variances(landmark_scores: Tensor) -> tuple[Tensor, Tensor]:
+def _log_variances(heights: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """The logarithm of d of each landmark (..., K), and its mean over the face (..., 1)."""
-    own = (1 / landmark_scores.clamp(_LOWEST, _HIGHEST) - 1).log()
-    return own, own.mean(dim=-1, keepdim=True)
+    own = np.log(1 / heights.clip(_LOWEST, _HIGHEST) - 1)
+    return own, own.mean(axis=-1, keepdims=True)
