@@ -23,7 +23,7 @@ from face_landmarks.detection.named import check_detector, make_detector
 from face_landmarks.detection.rotations import Rotations
 from face_landmarks.detection.upright import upright_faces
 from face_landmarks.errors import DetectorError, InputError
-from face_landmarks.images import ChannelOrder, ImageSource, read_image
+from face_landmarks.images import ChannelOrder, ImageSource, is_plain, read_image
 from face_landmarks.locating.batches import align_photos
 from face_landmarks.locating.locate import Locator
 from face_landmarks.locating.photos import Photo, check_several, rows_of
@@ -199,7 +199,9 @@ class FaceAligner:
 
             >>> faces = aligner.align(photo, [(160, 95, 240, 205)], rolls=[90])  # doctest: +SKIP
         """
-        return self._align_photos([self._find(image, boxes, rolls, channels)])[0]
+        as_it_is = isinstance(channels, str) and channels == "rgb" and is_plain(image)
+        pixels = image if as_it_is else read_image(image, channels=channels)
+        return self._align_photos([self._find(pixels, boxes, rolls)])[0]
 
     __call__ = align
 
@@ -246,7 +248,7 @@ class FaceAligner:
                 if given is None:
                     self._need_detector()
                 try:
-                    yield self._find(image, given, turned, channels)
+                    yield self._find(read_image(image, channels=channels), given, turned)
                 except Exception as error:
                     if on_error == "raise":
                         if isinstance(error, (InputError, DetectorError)):
@@ -277,7 +279,7 @@ class FaceAligner:
         Arguments and errors are those of `align`. The network runs once on each box as it is given or
         detected: nothing is mirrored, refined or searched.
         """
-        photo = self._find(image, boxes, rolls, channels)
+        photo = self._find(read_image(image, channels=channels), boxes, rolls)
         upright, radians = torch.from_numpy(photo.upright), torch.from_numpy(np.radians(photo.rolls))
         return self._locator.heatmaps(photo.pixels, upright, radians, self.batch_size)
 
@@ -310,12 +312,9 @@ class FaceAligner:
                 )
         return export_onnx(path, self._original, self.card, self.heatmap_to_crop, decode=decode)
 
-    def _find(
-        self, image: ImageSource, boxes: ArrayLike | None, rolls: ArrayLike | None, channels: ChannelOrder
-    ) -> Photo:
+    def _find(self, pixels: NDArray[np.uint8], boxes: ArrayLike | None, rolls: ArrayLike | None) -> Photo:
         """A photo with its faces: in the boxes given, with score 1, or the detector's."""
         settle_threads()
-        pixels = read_image(image, channels=channels)
         if boxes is not None:
             given = check_boxes(boxes)
             turned = np.zeros(len(given), np.float32) if rolls is None else check_rolls(rolls, len(given))

@@ -2,6 +2,14 @@
 
 from face_landmarks.images.arrays import ChannelOrder
 from face_landmarks.images.folders import PHOTO_SUFFIXES, find_photos
-from face_landmarks.images.reading import ImageSource, is_one_image, read_image
+from face_landmarks.images.reading import ImageSource, is_one_image, is_plain, read_image
 
-__all__ = ["PHOTO_SUFFIXES", "ChannelOrder", "ImageSource", "find_photos", "is_one_image", "read_image"]
+__all__ = [
+    "PHOTO_SUFFIXES",
+    "ChannelOrder",
+    "ImageSource",
+    "find_photos",
+    "is_one_image",
+    "is_plain",
+    "read_image",
+]

@@ -111,6 +111,18 @@ def read_image(
     )
 
 
+def is_plain(source: object) -> TypeGuard[NDArray[np.uint8]]:
+    """Whether this is an array as `read_image` gives it, which could only copy it."""
+    return (
+        type(source) is np.ndarray
+        and source.dtype == np.uint8
+        and source.ndim == 3
+        and source.shape[2] == 3
+        and source.size > 0
+        and source.flags.c_contiguous
+    )
+
+
 def is_one_image(source: object) -> bool:
     """Whether this is one image, by its type and its number of axes, and not several of them."""
     if isinstance(source, np.ndarray) or _is_tensor(source):

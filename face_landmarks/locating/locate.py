@@ -104,12 +104,12 @@ class Locator:
         image_to_crop = self.card.image_to_crop(boxes, rolls)  # (B, 3, 3)
         crops = warp(photos, image_to_crop, self.crop_size, self.device)
         points, scores = self.locate_in_crops(crops)
-        pixel = 1 / scales(image_to_crop)  # (B,) image pixels in a crop pixel
+        crop_to_image = inverse(image_to_crop)
         if self.card.calibration is None:
             errors = torch.full_like(scores, torch.nan)
         else:
-            errors = expected_errors(scores, self.card.calibration) * pixel.float().unsqueeze(1)
-        return Located(transform_points(inverse(image_to_crop), points), scores, errors)
+            errors = expected_errors(scores, self.card.calibration) * scales(crop_to_image).float().unsqueeze(1)
+        return Located(transform_points(crop_to_image, points), scores, errors)
 
     def locate_in_crops(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """Landmarks in crop pixels (B, K, 2) and their scores (B, K) of a batch of crops."""
@@ -150,8 +150,10 @@ class Locator:
     def decode(self, heatmaps: Tensor) -> tuple[Tensor, Tensor]:
         """Landmarks in crop pixels (B, K, 2) and their scores (B, K), on the CPU."""
         points, scores = self.card.decode(heatmaps)
-        found = torch.cat((points, scores.unsqueeze(-1)), dim=-1).cpu()  # (B, K, 3): one transfer
-        return transform_points(self.heatmap_to_crop, found[..., :2]), found[..., 2]
+        if points.device.type != "cpu":
+            found = torch.cat((points, scores.unsqueeze(-1)), dim=-1).cpu()  # (B, K, 3): one transfer
+            points, scores = found[..., :2], found[..., 2]
+        return transform_points(self.heatmap_to_crop, points), scores
 
     def _restore_lean(self, points: Tensor) -> Tensor:
         """Points with the offset of the training labels, the card's `lean`, which mirroring cancels."""

@@ -134,7 +134,16 @@ class Faces:
         rows = np.atleast_1d(np.arange(len(self))[index])
         if rows.ndim != 1:
             raise IndexError(f"Faces: expected one index over the faces, got {index!r}")
-        return Faces(**{name: getattr(self, name)[rows] for name in _SHAPES}, layout=self.layout)
+        return self._with({name: getattr(self, name)[rows] for name in _SHAPES})
+
+    def _with(self, arrays: Mapping[str, NDArray[np.float32]]) -> Faces:
+        """These arrays, new and known to be good, with this layout: nothing is copied or checked."""
+        made = object.__new__(Faces)
+        object.__setattr__(made, "layout", self.layout)
+        for name, array in arrays.items():
+            array.setflags(write=False)
+            object.__setattr__(made, name, array)
+        return made
 
     def __iter__(self) -> Iterator[Faces]:
         """Each face in turn, as `Faces` of length 1."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import cv2
 import numpy as np
@@ -24,7 +24,11 @@ def thumbnail(pixels: NDArray[np.uint8], box: NDArray[np.int64]) -> Points:
 
     Of a large part only every n-th pixel is read, at least _SAMPLES along a thumbnail's pixel.
     """
-    step = max(1, int((box[2:] - box[:2]).min()) // (_SAMPLES * _THUMBNAIL))
+    x0, y0, x1, y1 = box.tolist()
+    step = max(1, min(x1 - x0, y1 - y0) // (_SAMPLES * _THUMBNAIL))
+    right, bottom = max(x1, x0 + 1), max(y1, y0 + 1)
+    if x0 >= 0 and y0 >= 0 and right <= pixels.shape[1] and bottom <= pixels.shape[0]:
+        return _shrunk(np.ascontiguousarray(pixels[y0:bottom:step, x0:right:step]))
     part = np.zeros(
         (*(max(1, len(range(a, b, step))) for a, b in zip(box[1::-1], box[:1:-1], strict=True)), 3), np.uint8
     )
@@ -35,12 +39,13 @@ def thumbnail(pixels: NDArray[np.uint8], box: NDArray[np.int64]) -> Points:
         places.append(slice(skipped, skipped + len(source)))
         sources.append(slice(source.start, max(source.start, source.stop), step))
     part[places[0], places[1]] = pixels[sources[0], sources[1]]
-    return _centred(cv2.resize(part, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA))
+    return _shrunk(part)
 
 
-def _centred(pixels: NDArray[Any]) -> Points:
-    """Pixels as a vector around their mean."""
-    vector: Points = pixels.ravel().astype(np.float64)
+def _shrunk(part: NDArray[np.uint8]) -> Points:
+    """The thumbnail of pixels, as a vector around its mean."""
+    small = cv2.resize(part, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
+    vector: Points = small.ravel().astype(np.float64)
     vector -= vector.mean()
     return vector
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any, Final, TypeGuard
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from face_landmarks._system.arguments import as_number, check_flag, is_whole
 from face_landmarks.aligner import FaceAligner
 from face_landmarks.errors import InputError
 from face_landmarks.geometry import boxes_from_landmarks
-from face_landmarks.images import ChannelOrder, ImageSource, read_image
+from face_landmarks.images import ChannelOrder, ImageSource, is_plain, read_image
 from face_landmarks.models.registry import DEFAULT_VIDEO_MODEL
 from face_landmarks.results import Faces
 from face_landmarks.video.smoothing import OneEuroFilter, Points, face_size
@@ -173,8 +173,8 @@ class FaceTracker:
         After an unusable frame, call `update` with the next one; after an error of the aligner or its
         detector, the next frame starts a new scene.
         """
-        as_it_is = isinstance(channels, str) and channels == "rgb"
-        pixels = frame if as_it_is and _is_plain(frame) else read_image(frame, channels=channels)
+        as_it_is = isinstance(channels, str) and channels == "rgb" and is_plain(frame)
+        pixels = frame if as_it_is else read_image(frame, channels=channels)
         self._interval = self._measure(seconds)
         try:
             return self._update(pixels)
@@ -237,8 +237,8 @@ class FaceTracker:
         hidden = set()  # tracks at which another face was found
         for (a, face_a), (b, face_b) in combinations(pairs, 2):
             if _distance(face_a, face_b) < _SAME_PLACE:
-                first = a.mismatch(face_a, _appearance(pixels, face_a))
-                second = b.mismatch(face_b, _appearance(pixels, face_b))
+                first = a.mismatch(face_a, _appearance(pixels, _box(face_a)))
+                second = b.mismatch(face_b, _appearance(pixels, _box(face_b)))
                 hidden.add(a if first > second else b)
         for track, face in pairs:
             if track not in hidden:
@@ -261,7 +261,7 @@ class FaceTracker:
             found = [face for face in found if face not in near]
 
         missing = [track for track in self._tracks if track.missing]
-        appearances = [_appearance(pixels, face) for face in found]
+        appearances = [_appearance(pixels, _box(face)) for face in found]
         mismatches = sorted(
             (track.mismatch(face, appearance), i, j)
             for i, track in enumerate(missing)
@@ -281,10 +281,10 @@ class FaceTracker:
 
     def _remember(self, pixels: NDArray[np.uint8], seen: list[_Track]) -> None:
         """Update place, velocity and appearance of the faces that no other one touches."""
-        boxes = [boxes_from_landmarks(track.face.landmarks)[0] for track in seen]
+        boxes = [_box(track.face) for track in seen]
         for track, box in zip(seen, boxes, strict=True):
             if sum(_is_near(box, other) for other in boxes) == 1:  # itself
-                track.learn(_appearance(pixels, track.face))
+                track.learn(_appearance(pixels, box))
 
 
 class _Track:
@@ -345,32 +345,29 @@ class _Track:
         self.face = replace(face, landmarks=points[np.newaxis], box_scores=self.box_scores)
 
 
-def _is_plain(frame: ImageSource) -> TypeGuard[NDArray[np.uint8]]:
-    """Whether a frame can be used as it is; `read_image` would only copy it."""
-    return (
-        type(frame) is np.ndarray
-        and frame.dtype == np.uint8
-        and frame.ndim == 3
-        and frame.shape[2] == 3
-        and frame.size > 0
-        and frame.flags.c_contiguous
-    )
-
-
 def _distance(a: Faces, b: Faces) -> float:
     """Mean distance of the landmarks of two faces, in sizes of the larger one."""
     offsets = np.linalg.norm(a.landmarks[0] - b.landmarks[0], axis=1)  # (K,)
     return float(offsets.mean() / max(face_size(a.landmarks[0]), face_size(b.landmarks[0])))
 
 
-def _appearance(pixels: NDArray[np.uint8], face: Faces) -> Points:
-    """The thumbnail of a face's box, made square."""
-    low, high = boxes_from_landmarks(face.landmarks).reshape(2, 2)
-    centre, half = (low + high) / 2, (high - low).mean() / 2
-    return thumbnail(pixels, np.rint(np.concatenate((centre - half, centre + half)) + 0.5).astype(np.int64))
+def _box(face: Faces) -> NDArray[np.float32]:
+    """The box (4,) around the landmarks of a face."""
+    box: NDArray[np.float32] = boxes_from_landmarks(face.landmarks)[0]
+    return box
+
+
+def _appearance(pixels: NDArray[np.uint8], box: NDArray[np.float32]) -> Points:
+    """The thumbnail of a box, made square."""
+    x0, y0, x1, y1 = box.tolist()
+    x, y, half = (x0 + x1) / 2, (y0 + y1) / 2, (x1 - x0 + y1 - y0) / 4
+    corners = [round(edge + 0.5) for edge in (x - half, y - half, x + half, y + half)]
+    return thumbnail(pixels, np.array(corners, np.int64))
 
 
 def _is_near(a: NDArray[np.float32], b: NDArray[np.float32]) -> bool:
     """Whether two boxes (4,) touch when a margin is added to the first."""
+    if a is b:
+        return True
     margin = _MARGIN * (a[2:] - a[:2])
     return bool((a[:2] - margin < b[2:]).all() and (b[:2] < a[2:] + margin).all())
