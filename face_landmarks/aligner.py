@@ -23,7 +23,7 @@ from face_landmarks.detection.named import check_detector, make_detector
 from face_landmarks.detection.rotations import Rotations
 from face_landmarks.detection.upright import upright_faces
 from face_landmarks.errors import DetectorError, InputError
-from face_landmarks.images import ChannelOrder, ImageSource, is_plain, read_image
+from face_landmarks.images import ChannelOrder, ImageSource, read_image, view_image
 from face_landmarks.locating.batches import align_photos
 from face_landmarks.locating.locate import Locator
 from face_landmarks.locating.photos import Photo, check_several, rows_of
@@ -199,9 +199,7 @@ class FaceAligner:
 
             >>> faces = aligner.align(photo, [(160, 95, 240, 205)], rolls=[90])  # doctest: +SKIP
         """
-        as_it_is = isinstance(channels, str) and channels == "rgb" and is_plain(image)
-        pixels = image if as_it_is else read_image(image, channels=channels)
-        return self._align_photos([self._find(pixels, boxes, rolls)])[0]
+        return self._align_photos([self._find(view_image(image, channels), boxes, rolls)])[0]
 
     __call__ = align
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -36,6 +37,8 @@ from face_landmarks.errors import InputError
 # MTCNN's face box, from forehead to chin, in units of the tight box around the 68 landmarks: the medians
 # that examples/lab/accuracy/measure_boxes.py prints for the 300-W training crops, made symmetric in x.
 _FACE_BOX = (0.01, -0.337, 0.99, 0.978)
+
+_Float = TypeVar("_Float", np.float32, np.float64)
 
 _BORDER = 2  # pixels around a crop's footprint that bilinear sampling can read
 _LARGEST_BLOCK = 1024  # beyond it, where a crop covers 2 ** 17 pixels of photo, OpenCV's sums overflow
@@ -128,7 +131,7 @@ def upright_boxes(landmarks: Tensor, eyes: Sequence[Sequence[int]]) -> tuple[Ten
     middle = landmarks.double().mean(dim=1)
     turn = similarity(torch.ones_like(rolls), -rolls, middle, middle)  # image_to_upright (N, 3, 3)
     boxes = torch.from_numpy(boxes_from_landmarks(transform_points(turn, landmarks).numpy())).double()
-    centres = transform_points(inverse(turn), (boxes[:, None, :2] + boxes[:, None, 2:]) / 2)[:, 0]
+    centres = transform_points(torch.linalg.inv(turn), (boxes[:, None, :2] + boxes[:, None, 2:]) / 2)[:, 0]
     half = (boxes[:, 2:] - boxes[:, :2]) / 2
     return torch.cat((centres - half, centres + half), dim=1), rolls
 
@@ -136,16 +139,6 @@ def upright_boxes(landmarks: Tensor, eyes: Sequence[Sequence[int]]) -> tuple[Ten
 def _is_small_matter(*tensors: Tensor) -> bool:
     """Whether NumPy can take this from torch, whose calls take several times as long for so few numbers."""
     return not any(tensor.requires_grad or tensor.device.type != "cpu" for tensor in tensors)
-
-
-def inverse(matrices: Tensor) -> Tensor:
-    """The inverses of (..., 3, 3) matrices on the CPU, whatever frames they are between."""
-    return torch.from_numpy(np.linalg.inv(matrices.numpy()))
-
-
-def scales(similarities: Tensor) -> Tensor:
-    """Target pixels per source pixel, (N,), of similarities (N, 3, 3)."""
-    return torch.hypot(similarities[:, 0, 0], similarities[:, 1, 0])
 
 
 def similarity(scale: Tensor, rotation: Tensor, source_centre: Tensor, target_centre: Tensor) -> Tensor:
@@ -186,12 +179,17 @@ def transform_points(source_to_target: Tensor, points: Tensor) -> Tensor:
     The arithmetic is in float64.
     """
     if _is_small_matter(source_to_target, points):
-        matrices = source_to_target.numpy().astype(np.float64, copy=False)
-        found = points.numpy() @ matrices[..., :2, :2].swapaxes(-1, -2) + matrices[..., None, :2, 2]
-        return torch.from_numpy(found).to(points.dtype)
+        return torch.from_numpy(transform_arrays(source_to_target.numpy(), points.numpy()))
     matrix = source_to_target.double()
     linear, offset = matrix[..., :2, :2], matrix[..., None, :2, 2]
     return (points.double() @ linear.transpose(-1, -2) + offset).to(points.dtype)
+
+
+def transform_arrays(source_to_target: NDArray[Any], points: NDArray[_Float]) -> NDArray[_Float]:
+    """`transform_points` for arrays."""
+    matrix = source_to_target.astype(np.float64, copy=False)
+    found = points @ matrix[..., :2, :2].swapaxes(-1, -2) + matrix[..., None, :2, 2]
+    return found.astype(points.dtype, copy=False)
 
 
 def warp(

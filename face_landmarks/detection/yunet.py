@@ -133,7 +133,7 @@ class YuNet:
         missing = [-side % _STRIDES[-1] for side in image.shape[:2]]
         if any(missing):
             image = np.pad(image, ((0, missing[0]), (0, missing[1]), (0, 0)))
-        canvas = cv2.dnn.blobFromImage(image, swapRB=True)  # (1, 3, H, W) float32; it takes BGR
+        canvas = np.asarray(cv2.dnn.blobFromImage(image, swapRB=True), np.float32)  # (1, 3, H, W), in BGR
         outputs = self._network()(canvas)
         kinds = [np.concatenate([part[0] for part in outputs[kind :: len(_KINDS)]]) for kind in range(4)]
         edges, scores, points = _decode(kinds, *_cells(*image.shape[:2]), self.min_score)

@@ -2,7 +2,7 @@
 
 from face_landmarks.images.arrays import ChannelOrder
 from face_landmarks.images.folders import PHOTO_SUFFIXES, find_photos
-from face_landmarks.images.reading import ImageSource, is_one_image, is_plain, read_image
+from face_landmarks.images.reading import ImageSource, is_one_image, read_image, view_image
 
 __all__ = [
     "PHOTO_SUFFIXES",
@@ -10,6 +10,6 @@ __all__ = [
     "ImageSource",
     "find_photos",
     "is_one_image",
-    "is_plain",
     "read_image",
+    "view_image",
 ]

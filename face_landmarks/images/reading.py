@@ -111,16 +111,20 @@ def read_image(
     )
 
 
-def is_plain(source: object) -> TypeGuard[NDArray[np.uint8]]:
-    """Whether this is an array as `read_image` gives it, which could only copy it."""
-    return (
+def view_image(source: ImageSource, channels: ChannelOrder) -> NDArray[np.uint8]:
+    """An image to be read at once and not changed: as `read_image`, which would copy an array for nothing."""
+    if (
         type(source) is np.ndarray
+        and isinstance(channels, str)
+        and channels == "rgb"
         and source.dtype == np.uint8
         and source.ndim == 3
         and source.shape[2] == 3
         and source.size > 0
         and source.flags.c_contiguous
-    )
+    ):
+        return source
+    return read_image(source, channels=channels)
 
 
 def is_one_image(source: object) -> bool:

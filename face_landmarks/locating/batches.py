@@ -7,7 +7,6 @@ from itertools import islice
 from typing import TypeAlias, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from face_landmarks.locating.locate import Located, Locator
@@ -46,7 +45,7 @@ def align_photos(
     results, start = [], 0
     for photo in done:
         mine = slice(start, start + len(photo.boxes))
-        landmarks, scores, errors = (part[mine].numpy() for part in found)
+        landmarks, scores, errors = (part[mine] for part in found)
         results.append(Faces(landmarks, scores, photo.boxes, photo.scores, locator.layout, errors))
         start = mine.stop
     return results
@@ -58,8 +57,8 @@ def _locate(locator: Locator, faces: Sequence[_Face], refine: bool, search: bool
     return locate_with_search(
         locator,
         photos,
-        torch.from_numpy(np.stack(boxes)),  # (B, 4)
-        torch.from_numpy(np.radians(np.array(rolls, np.float32))),  # (B,)
+        np.stack(boxes),  # (B, 4)
+        np.radians(np.array(rolls, np.float32)),  # (B,)
         refine=refine,
         search=search,
     )

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from face_landmarks.geometry import inverse, mirror_matrix, resize_matrix, scales, transform_points, warp
+from face_landmarks.geometry import mirror_matrix, resize_matrix, transform_arrays, transform_points, warp
 from face_landmarks.layouts import Layout, get_layout
 from face_landmarks.models.card import ModelCard
 from face_landmarks.models.confidence import expected_errors
@@ -20,7 +20,7 @@ from face_landmarks.results import FaceHeatmaps
 
 
 class Located(NamedTuple):
-    """What the network found at B faces, in the pixels of their photos.
+    """What the network found at B faces, in the pixels of their photos; float32.
 
     Attributes:
         landmarks: (B, K, 2).
@@ -28,36 +28,40 @@ class Located(NamedTuple):
         errors: (B, K), NaN without a calibration.
     """
 
-    landmarks: Tensor
-    scores: Tensor
-    errors: Tensor
+    landmarks: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    errors: NDArray[np.float32]
 
     @property
-    def certainty(self) -> Tensor:
+    def certainty(self) -> NDArray[np.float32]:
         """(B,) mean score of each face."""
-        return self.scores.mean(dim=1)
+        certainty: NDArray[np.float32] = self.scores.mean(axis=1)
+        return certainty
 
     @classmethod
     def empty(cls, landmarks: int) -> Located:
-        points = torch.empty(0, landmarks, 2, dtype=torch.float32, device="cpu")
+        points = np.empty((0, landmarks, 2), np.float32)
         return cls(points, points[..., 0], points[..., 0])
 
     @classmethod
     def concatenate(cls, parts: Sequence[Located]) -> Located:
-        return parts[0] if len(parts) == 1 else cls(*map(torch.cat, zip(*parts, strict=True)))
+        return parts[0] if len(parts) == 1 else cls(*map(np.concatenate, zip(*parts, strict=True)))
 
     def copied(self) -> Located:
-        return Located(*(part.clone() for part in self))
+        return Located(*(part.copy() for part in self))
 
-    def of(self, rows: Tensor) -> Located:
+    def of(self, rows: NDArray[np.intp]) -> Located:
         """The faces of these rows (C,)."""
         return Located(*(part[rows] for part in self))
 
-    def replaced(self, rows: Tensor, others: Located) -> Located:
+    def replaced(self, rows: NDArray[np.intp], others: Located) -> Located:
         """A copy in which the faces of these rows (C,) are replaced by C others."""
         if not len(rows):
             return self
-        return Located(*(old.index_copy(0, rows, new) for old, new in zip(self, others, strict=True)))
+        changed = self.copied()
+        for part, new in zip(changed, others, strict=True):
+            part[rows] = new
+        return changed
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +97,9 @@ class Locator:
         return heatmap_to_crop
 
     @torch.inference_mode()
-    def locate(self, photos: Sequence[NDArray[np.uint8]], boxes: Tensor, rolls: Tensor) -> Located:
+    def locate(
+        self, photos: Sequence[NDArray[np.uint8]], boxes: NDArray[Any], rolls: NDArray[Any]
+    ) -> Located:
         """Crop B faces, run the network on them, and carry what it finds back to the photos.
 
         Args:
@@ -101,15 +107,18 @@ class Locator:
             boxes: (B, 4), upright face boxes.
             rolls: (B,) radians, by which each box is turned about its centre, clockwise on the screen.
         """
-        image_to_crop = self.card.image_to_crop(boxes, rolls)  # (B, 3, 3)
+        image_to_crop = self.card.image_to_crop(torch.from_numpy(boxes), torch.from_numpy(rolls))  # (B, 3, 3)
         crops = warp(photos, image_to_crop, self.crop_size, self.device)
         points, scores = self.locate_in_crops(crops)
-        crop_to_image = inverse(image_to_crop)
+        crop_to_image = np.linalg.inv(image_to_crop.numpy())
         if self.card.calibration is None:
-            errors = torch.full_like(scores, torch.nan)
+            errors = np.full(scores.shape, np.nan, np.float32)
         else:
-            errors = expected_errors(scores, self.card.calibration) * scales(crop_to_image).float().unsqueeze(1)
-        return Located(transform_points(crop_to_image, points), scores, errors)
+            pixel = np.hypot(crop_to_image[:, 0, 0], crop_to_image[:, 1, 0]).astype(
+                np.float32
+            )  # in the photo
+            errors = expected_errors(scores, self.card.calibration).numpy() * pixel[:, np.newaxis]
+        return Located(transform_arrays(crop_to_image, points.numpy()), scores.numpy(), errors)
 
     def locate_in_crops(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """Landmarks in crop pixels (B, K, 2) and their scores (B, K) of a batch of crops."""
@@ -144,7 +153,7 @@ class Locator:
             heatmaps=heatmaps.numpy(),
             points=points.numpy(),
             heatmap_to_crop=self.heatmap_to_crop.clone().numpy(),  # the caller's own
-            heatmap_to_image=(inverse(image_to_crop) @ self.heatmap_to_crop).numpy(),
+            heatmap_to_image=(torch.linalg.inv(image_to_crop) @ self.heatmap_to_crop).numpy(),
         )
 
     def decode(self, heatmaps: Tensor) -> tuple[Tensor, Tensor]:

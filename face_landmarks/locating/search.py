@@ -18,15 +18,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from face_landmarks.geometry import quarter_turned, upright_boxes
 from face_landmarks.locating.locate import Located, Locator
+
+Boxes: TypeAlias = NDArray[Any]  # (B, 4), of any floating type
+Rolls: TypeAlias = NDArray[Any]  # (B,) radians
 
 _MARGIN: Final = 0.1  # of mean score, by which a turned answer must surpass the one that is not
 _TOLERANCE: Final = 0.01  # of the box's size (root of its area), by which landmarks may move in the check
@@ -36,8 +38,8 @@ _SMALLEST_FACE: Final = 0.25  # of the box that was given; smaller ones have col
 def locate_with_search(
     locator: Locator,
     photos: Sequence[NDArray[np.uint8]],
-    boxes: Tensor,
-    rolls: Tensor,
+    boxes: Boxes,
+    rolls: Rolls,
     *,
     refine: bool,
     search: bool,
@@ -60,7 +62,7 @@ def locate_with_search(
     best = _keep_better(best, chosen, _upright(locator, best, chosen, photos, boxes))
     doubtful = (best.certainty < locator.card.doubtful_score) & search
     if doubtful.any():
-        rows = doubtful.nonzero().squeeze(1)
+        rows = doubtful.nonzero()[0]
         some = [photos[row] for row in rows.tolist()]
         found = _search_turned(locator, best.of(rows), some, boxes[rows], rolls[rows])
         best = best.replaced(rows, _checked(locator, found, some, boxes[rows]))
@@ -68,68 +70,72 @@ def locate_with_search(
 
 
 def _search_turned(
-    locator: Locator, best: Located, photos: Sequence[NDArray[np.uint8]], boxes: Tensor, rolls: Tensor
+    locator: Locator, best: Located, photos: Sequence[NDArray[np.uint8]], boxes: Boxes, rolls: Rolls
 ) -> Located:
     """The best answer for B doubtful faces, after their boxes were also tried turned by quarters."""
-    lying, quarter = quarter_turned(boxes), math.pi / 2
+    lying, quarter = quarter_turned(torch.from_numpy(boxes)).numpy(), math.pi / 2
     turned = locator.locate(photos, lying, rolls + quarter)
-    every = torch.ones(len(boxes), dtype=torch.bool, device="cpu")
+    every = np.ones(len(boxes), bool)
     for box, roll in ((boxes, rolls + 2 * quarter), (lying, rolls - quarter)):
         turned = _keep_better(turned, every, locator.locate(photos, box, roll))
     promising = turned.certainty > best.certainty
     if not promising.any():
         return best
     turned = _keep_better(turned, promising, _upright(locator, turned, promising, photos, boxes))
-    return _keep_better(best, promising, turned.of(promising.nonzero().squeeze(1)), _MARGIN)
+    return _keep_better(best, promising, turned.of(promising.nonzero()[0]), _MARGIN)
 
 
-def _checked(locator: Locator, found: Located, photos: Sequence[NDArray[np.uint8]], boxes: Tensor) -> Located:
+def _checked(locator: Locator, found: Located, photos: Sequence[NDArray[np.uint8]], boxes: Boxes) -> Located:
     """The answers for B faces, with lower scores where a second pass finds the landmarks elsewhere.
 
     The expected error of a landmark is at least the distance that it moved.
     """
     if not locator.layout.has_jaw:
         return found
-    every = torch.ones(len(boxes), dtype=torch.bool, device="cpu")
-    again = _upright(locator, found, every, photos, boxes)
-    moved = (again.landmarks - found.landmarks).norm(dim=2)  # (B, K) pixels
-    size = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt()
-    allowed, mean = _TOLERANCE * size, moved.mean(dim=1)
-    trust = torch.where(mean <= allowed, 1.0, allowed / mean).float()  # (B,); 0 where they collapsed
+    again = _upright(locator, found, np.ones(len(boxes), bool), photos, boxes)
+    moved = np.linalg.norm(again.landmarks - found.landmarks, axis=2)  # (B, K) pixels
+    size = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
+    allowed, mean = _TOLERANCE * size, moved.mean(axis=1)
+    trust = np.divide(allowed, mean, out=np.ones(len(boxes)), where=mean > allowed)  # 0 where they collapsed
     return Located(
         found.landmarks,
-        found.scores * trust.unsqueeze(1),
-        torch.maximum(found.errors, moved.where(moved.isfinite(), found.errors)),
+        found.scores * trust.astype(np.float32)[:, np.newaxis],
+        np.maximum(found.errors, np.where(np.isfinite(moved), moved, found.errors)),
     )
 
 
 def _upright(
-    locator: Locator, found: Located, chosen: Tensor, photos: Sequence[NDArray[np.uint8]], boxes: Tensor
+    locator: Locator,
+    found: Located,
+    chosen: NDArray[np.bool_],
+    photos: Sequence[NDArray[np.uint8]],
+    boxes: Boxes,
 ) -> Located:
     """The chosen (B,) faces, located again at upright crops made from their landmarks: C of them.
 
     Landmarks that have collapsed to a small area give no box: the new ones are then at infinity with scores
     of 0. For layouts without the jaw, from which no box can be made, this is the answer so far.
     """
-    rows = chosen.nonzero().squeeze(1)
+    rows = chosen.nonzero()[0]
     before = found.of(rows)
     if not locator.layout.has_jaw:
         return before
-    upright, rolls = upright_boxes(before.landmarks, locator.layout.eyes)
+    made = upright_boxes(torch.from_numpy(before.landmarks), locator.layout.eyes)
+    upright, rolls = (part.numpy() for part in made)
     shaped = _sides(upright) > _SMALLEST_FACE * _sides(boxes[rows])
     again = Located(
-        torch.full_like(before.landmarks, torch.inf),
-        torch.zeros_like(before.scores),
+        np.full_like(before.landmarks, np.inf),
+        np.zeros_like(before.scores),
         before.errors,
     )
-    places = shaped.nonzero().squeeze(1)
+    places = shaped.nonzero()[0]
     if not len(places):
         return again
     some = [photos[row] for row in rows[places].tolist()]
     return again.replaced(places, locator.locate(some, upright[places], rolls[places]))
 
 
-def _keep_better(first: Located, chosen: Tensor, second: Located, margin: float = 0.0) -> Located:
+def _keep_better(first: Located, chosen: NDArray[np.bool_], second: Located, margin: float = 0.0) -> Located:
     """The first answers for B faces, replaced among the chosen (B,) where the second one scores higher.
 
     Args:
@@ -138,11 +144,12 @@ def _keep_better(first: Located, chosen: Tensor, second: Located, margin: float 
         second: C answers.
         margin: of mean score, by which the second must be higher.
     """
-    rows = chosen.nonzero().squeeze(1)
+    rows = chosen.nonzero()[0]
     better = second.certainty > first.certainty[rows] + margin
-    return first.replaced(rows[better], second.of(better.nonzero().squeeze(1)))
+    return first.replaced(rows[better], second.of(better.nonzero()[0]))
 
 
-def _sides(boxes: Tensor) -> Tensor:
+def _sides(boxes: Boxes) -> NDArray[Any]:
     """Width + height, (N,)."""
-    return (boxes[:, 2:] - boxes[:, :2]).sum(dim=1)
+    sides: NDArray[Any] = (boxes[:, 2:] - boxes[:, :2]).sum(axis=1)
+    return sides

@@ -46,9 +46,9 @@ class HourglassConfig:
             4 x 4 with binomial weights, so that the heatmaps change less where a crop moves by half a cell.
         waist: further residual blocks at each of the two coarsest resolutions of an hourglass, where a
             cell sees most of the face. They start as identities, so weights without them can be extended.
-        block: "hierarchical", FAN's three convolutions side by side; "plain", two in sequence, and none before
-            the stem's pool: fewer and simpler layers, for a network whose time is not spent on arithmetic.
-            It has its norms after the convolutions.
+        block: "hierarchical", FAN's block of three convolutions; "plain", one of two, and none before the
+            stem's pool: fewer and simpler layers, for a network so small that the layers themselves take
+            time. It has its norms after the convolutions.
     """
 
     landmarks: int = 68

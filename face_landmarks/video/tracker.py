@@ -17,7 +17,7 @@ from face_landmarks._system.arguments import as_number, check_flag, is_whole
 from face_landmarks.aligner import FaceAligner
 from face_landmarks.errors import InputError
 from face_landmarks.geometry import boxes_from_landmarks
-from face_landmarks.images import ChannelOrder, ImageSource, is_plain, read_image
+from face_landmarks.images import ChannelOrder, ImageSource, view_image
 from face_landmarks.models.registry import DEFAULT_VIDEO_MODEL
 from face_landmarks.results import Faces
 from face_landmarks.video.smoothing import OneEuroFilter, Points, face_size
@@ -173,8 +173,7 @@ class FaceTracker:
         After an unusable frame, call `update` with the next one; after an error of the aligner or its
         detector, the next frame starts a new scene.
         """
-        as_it_is = isinstance(channels, str) and channels == "rgb" and is_plain(frame)
-        pixels = frame if as_it_is else read_image(frame, channels=channels)
+        pixels = view_image(frame, channels)
         self._interval = self._measure(seconds)
         try:
             return self._update(pixels)

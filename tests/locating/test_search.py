@@ -7,15 +7,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from drawn_faces import mean_shape
 
 from face_landmarks.layouts import AFLW_19, IBUG_68
 from face_landmarks.locating.locate import Located
 from face_landmarks.locating.search import locate_with_search
 
-BOXES = torch.tensor([[10.0, 20, 50, 100], [200, 0, 320, 60]])
-ROLLS = torch.tensor([0.1, -0.2])
+BOXES = np.array([[10, 20, 50, 100], [200, 0, 320, 60]], np.float32)
+ROLLS = np.array([0.1, -0.2], np.float32)
 PHOTOS = [np.full((4, 6, 3), shade, np.uint8) for shade in (1, 2)]
 
 
@@ -27,18 +26,18 @@ class Passes:
 
     def __init__(self, layout, scores, doubtful=(True, True)):
         self.layout, self.card = layout, SimpleNamespace(doubtful_score=0.5)
-        self.scores, self.doubtful = scores, torch.tensor(doubtful)
+        self.scores, self.doubtful = scores, np.array(doubtful)
         self.seen = []
 
     def locate(self, photos, boxes, rolls):
         count, index = len(boxes), len(self.seen)
-        self.seen.append(([int(photo[0, 0, 0]) for photo in photos], boxes.clone(), rolls.clone()))
+        self.seen.append(([int(photo[0, 0, 0]) for photo in photos], boxes.copy(), rolls.copy()))
         corner, size = boxes[:, None, :2], boxes[:, None, 2:] - boxes[:, None, :2]
-        shape = torch.from_numpy(mean_shape(self.layout)).float()
-        scores = torch.full((count, len(self.layout)), self.scores[index])
+        scores = np.full((count, len(self.layout)), self.scores[index], np.float32)
         if index == 0:
             scores[~self.doubtful] = 0.9
-        return Located((corner + size * shape).float(), scores, torch.full_like(scores, 2.0))
+        landmarks = (corner + size * mean_shape(self.layout)).astype(np.float32)
+        return Located(landmarks, scores, np.full_like(scores, 2))
 
 
 def search(passes):
@@ -48,7 +47,7 @@ def search(passes):
 def test_a_doubtful_face_is_searched_lying_to_both_sides_and_upside_down():
     passes = Passes(AFLW_19, [0.4, 0.1, 0.1, 0.1])  # a layout that tells no box: nothing is located upright
     search(passes)
-    lying = torch.tensor([[-10.0, 40, 70, 80], [230, -30, 290, 90]])  # about the centres (30, 60), (260, 30)
+    lying = np.array([[-10, 40, 70, 80], [230, -30, 290, 90]])  # about the centres (30, 60), (260, 30)
     quarter = math.pi / 2
     expected = [
         (BOXES, ROLLS), (lying, ROLLS + quarter), (BOXES, ROLLS + 2 * quarter), (lying, ROLLS - quarter)
@@ -56,8 +55,8 @@ def test_a_doubtful_face_is_searched_lying_to_both_sides_and_upside_down():
     assert len(passes.seen) == 4
     for (photos, boxes, rolls), (right_boxes, right_rolls) in zip(passes.seen, expected, strict=True):
         assert photos == [1, 2]
-        torch.testing.assert_close(boxes.float(), right_boxes)
-        torch.testing.assert_close(rolls, right_rolls)
+        np.testing.assert_allclose(boxes, right_boxes, rtol=1e-6)
+        np.testing.assert_allclose(rolls, right_rolls, rtol=1e-6)
 
 
 @pytest.mark.parametrize("layout", [AFLW_19, IBUG_68], ids=lambda layout: layout.name)
@@ -66,7 +65,7 @@ def test_a_doubtful_face_is_searched_in_its_own_photo_alone(layout):
     found = search(passes)
     assert [photos for photos, _, _ in passes.seen] == [[1, 2], *[[2]] * (len(passes.seen) - 1)]
     assert len(passes.seen) == {"aflw-19": 4, "ibug-68": 6}[layout.name]
-    torch.testing.assert_close(found.certainty[0], torch.tensor(0.9))
+    np.testing.assert_allclose(found.certainty[0], 0.9, rtol=1e-6)
 
 
 def test_a_landmark_that_moves_in_the_check_is_as_uncertain_as_it_moved_far():
@@ -78,10 +77,10 @@ def test_a_landmark_that_moves_in_the_check_is_as_uncertain_as_it_moved_far():
             found = super().locate(photos, boxes, rolls)
             if len(self.seen) < 6:
                 return found
-            return found._replace(landmarks=first.landmarks + torch.tensor([3.0, 4.0]))
+            return found._replace(landmarks=first.landmarks + np.array([3, 4], np.float32))
 
     found = search(Moved(IBUG_68, [0.4, 0.3, 0.1, 0.1, 0.1, 0.4]))
-    torch.testing.assert_close(found.landmarks, first.landmarks)
-    torch.testing.assert_close(found.errors, torch.full_like(found.errors, 5.0))
-    trust = 0.01 * torch.tensor([40.0 * 80, 120 * 60]).sqrt() / 5
-    torch.testing.assert_close(found.certainty, 0.4 * trust)
+    np.testing.assert_array_equal(found.landmarks, first.landmarks)
+    np.testing.assert_allclose(found.errors, 5, rtol=1e-5)
+    trust = 0.01 * np.sqrt([40 * 80, 120 * 60]) / 5
+    np.testing.assert_allclose(found.certainty, 0.4 * trust, rtol=1e-5)
