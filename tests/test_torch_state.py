@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import ast
-import math
-import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from torch_states import STATES, default_dtype
 
 from face_landmarks import MTCNN, FaceAligner, align_faces, read_image
-from face_landmarks._system.torch_state import FOR_ONE_THREAD, fitting_threads
 
 ROOT = Path(__file__).parents[1]
 PHOTO = ROOT / "examples" / "data" / "astronaut.jpg"
@@ -50,14 +44,6 @@ FACTORIES = {
 @pytest.fixture(scope="module")
 def expected() -> np.ndarray:
     return FaceAligner("shr-fan-68-fast", device="cpu").get_landmarks(PHOTO)
-
-
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -135,59 +121,3 @@ def test_the_state_is_left_as_it_was() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16), default_dtype(torch.float64), nullcontext():
         FaceAligner("shr-fan-68-fast", device="cpu").align(PHOTO)
         assert torch.is_autocast_enabled("cpu") and torch.get_default_dtype() == torch.float64
-
-
-def test_a_small_batch_is_computed_on_the_calling_thread_alone(two_threads: None) -> None:
-    cpu = torch.device("cpu")
-    for products, threads in ((0, 1), (FOR_ONE_THREAD, 1), (FOR_ONE_THREAD + 1, 2), (math.inf, 2)):
-        with fitting_threads(products, cpu):
-            assert torch.get_num_threads() == threads
-        assert torch.get_num_threads() == 2
-    with fitting_threads(0, torch.device("meta")):
-        assert torch.get_num_threads() == 2
-    with pytest.raises(ZeroDivisionError), fitting_threads(0, cpu):
-        raise ZeroDivisionError
-    assert torch.get_num_threads() == 2
-
-
-def test_a_thread_that_computes_meanwhile_keeps_its_threads(two_threads: None) -> None:
-    limited, released = threading.Event(), threading.Event()
-
-    def other() -> tuple[int, int]:
-        before = torch.get_num_threads()
-        limited.wait(10)
-        during = torch.get_num_threads()
-        released.set()
-        return before, during
-
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(torch.get_num_threads).result()
-        answer = pool.submit(other)
-        with fitting_threads(0, torch.device("cpu")):
-            limited.set()
-            assert released.wait(10)
-        assert answer.result() == (2, 2)
-
-
-def test_networks_compute_one_face_on_the_calling_thread(
-    two_threads: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    used: list[tuple[str, int, int]] = []
-    forward = nn.Conv2d.forward
-
-    def spy(layer: nn.Conv2d, pixels: torch.Tensor) -> torch.Tensor:
-        used.append((name, len(pixels), torch.get_num_threads()))
-        return forward(layer, pixels)
-
-    monkeypatch.setattr(nn.Conv2d, "forward", spy)
-    name = "MTCNN"
-    found = MTCNN(device="cpu")(read_image(PHOTO)).boxes
-    for name in ("shr-fan-68", "shr-fan-68-fast"):
-        aligner = FaceAligner(name, detector=None, device="cpu", backend="torch")
-        aligner.align(PHOTO, found)
-        aligner.align(PHOTO, np.tile(found, (2, 1)))
-    threads = {(name, batch): number for name, batch, number in used}
-    assert threads["shr-fan-68", 1] == 2  # five thousand million multiply-adds
-    assert threads["shr-fan-68-fast", 1] == 1
-    assert threads["shr-fan-68-fast", 2] == 2
-    assert {number for (name, _), number in threads.items() if name == "MTCNN"} == {1}

@@ -15,7 +15,7 @@ from torch import Tensor
 from face_landmarks._system.arguments import check_number, check_whole, shown
 from face_landmarks._system.devices import choose_device, to_device
 from face_landmarks._system.forking import settle_threads
-from face_landmarks._system.torch_state import fitting_threads, own_types
+from face_landmarks._system.torch_state import own_types
 from face_landmarks.detection._boxes import (
     LARGEST,
     Boxes,
@@ -207,8 +207,7 @@ class MTCNN:
     ) -> tuple[Tensor, ...]:
         """What a network answers to (B, H, W, 3) uint8; it wants (B, 3, H, W) about zero."""
         pixels = to_device(images, self.device).permute(0, 3, 1, 2)
-        with fitting_threads(network.cost * images.size / 3, self.device):
-            answer: tuple[Tensor, ...] = network((pixels.float() - 127.5) / 128)
+        answer: tuple[Tensor, ...] = network((pixels.float() - 127.5) / 128)
         return answer
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ClassVar, Final, TypeVar
+from typing import Final, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,6 @@ _Network = TypeVar("_Network", bound=nn.Module)
 
 class ProposalNetwork(nn.Module):
     """Images (B, 3, H, W) -> corrections (B, 4, h, w) and scores (B, h, w) of 12 x 12 pixel cells."""
-
-    cost: ClassVar[int] = 1830  # multiply-adds for each pixel of its input
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,8 +35,6 @@ class ProposalNetwork(nn.Module):
 
 class RefinementNetwork(nn.Module):
     """Squares (B, 3, 24, 24) -> corrections (B, 4) and scores (B,)."""
-
-    cost: ClassVar[int] = 2660  # multiply-adds for each pixel of its input
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,8 +57,6 @@ class OutputNetwork(nn.Module):
 
     Points are x y in units of the square's side, from its upper left corner.
     """
-
-    cost: ClassVar[int] = 5600  # multiply-adds for each pixel of its input
 
     def __init__(self) -> None:
         super().__init__()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 import os
 import re
 import threading
@@ -23,9 +22,8 @@ from torch import Tensor, nn
 
 from face_landmarks._system.arguments import check_choice
 from face_landmarks._system.extras import import_extra
-from face_landmarks._system.torch_state import fitting_threads, own_types
+from face_landmarks._system.torch_state import own_types
 from face_landmarks.errors import ExportError, InputError
-from face_landmarks.models.hourglass import StackedHourglass, multiply_adds
 from face_landmarks.runtime.graph import GraphSizes, write_graph
 
 _log = logging.getLogger(__name__)
@@ -41,10 +39,8 @@ DEFAULT_BACKEND: Final[Backend] = "torch"
 _EXTRAS: Final[dict[Runtime, str]] = {"onnxruntime": "onnx", "openvino": "openvino"}
 _FASTEST_FIRST: Final[tuple[Runtime, ...]] = ("openvino", "onnxruntime")  # see docs/speed.md
 _LOWEST: Final = {"onnx": (1, 17), "onnxruntime": (1, 17), "openvino": (2024, 4)}  # as in the extras
+_SPINS_FOR_A_TIME: Final = (1, 26)  # the first ONNX Runtime whose threads can be told how long
 _PRECISIONS: Final = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
-
-# Multiply-adds of a batch, up to which ONNX Runtime's threads cost as much as they save: see docs/speed.md.
-_FOR_ONE_THREAD: Final = 100_000_000
 
 _compiling = threading.Lock()
 
@@ -122,15 +118,15 @@ def _is_installed(backend: Runtime) -> bool:
             version = import_extra(module, _EXTRAS[backend], "other runtimes").__version__
         except Exception:  # a damaged installation raises more than ImportError
             return False
-        numbers = re.match(r"(\d+)\.(\d+)", version)
-        if numbers is None or (int(numbers[1]), int(numbers[2])) < _LOWEST[module]:
+        if _numbers(version) < _LOWEST[module]:
             return False
     return True
 
 
-def _products(network: nn.Module) -> float:
-    """Multiply-adds of a crop; infinity for a network whose crops have no known size."""
-    return multiply_adds(network) if isinstance(network, StackedHourglass) else math.inf
+def _numbers(version: str) -> tuple[int, ...]:
+    """The first two numbers of a version; none, which is less than any, where it does not begin with them."""
+    found = re.match(r"(\d+)\.(\d+)", version)
+    return (int(found[1]), int(found[2])) if found else ()
 
 
 class TorchNetwork(nn.Module):
@@ -149,7 +145,6 @@ class TorchNetwork(nn.Module):
         super().__init__()
         if device.type != "cpu" or dtype != torch.float32:
             network = copy.deepcopy(network)
-        self._products = _products(network)
         self.network = network.to(device, dtype).to(memory_format=torch.channels_last)
         self.device = device
         self.dtype = dtype
@@ -157,7 +152,7 @@ class TorchNetwork(nn.Module):
     def forward(self, crops: Tensor) -> Tensor:
         """Heatmaps (B, K, H, W) of crops (B, 3, S, S) of any type and device, in the network's own."""
         crops = crops.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
-        with own_types(self.device), fitting_threads(len(crops) * self._products, self.device):
+        with own_types(self.device):
             heatmaps: Tensor = self.network(crops)
         return heatmaps
 
@@ -194,7 +189,6 @@ class RuntimeNetwork:
         self.backend: Runtime = backend
         self.dtype = dtype
         self.threads = threads
-        self._products = _products(network)
         try:
             self._graph = write_graph(network, sizes)
         except ExportError as error:
@@ -214,7 +208,7 @@ class RuntimeNetwork:
         return torch.from_numpy(run(np.ascontiguousarray(crops.numpy())))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("backend", "dtype", "threads", "_products", "_graph")}
+        return {name: getattr(self, name) for name in ("backend", "dtype", "threads", "_graph")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -225,33 +219,30 @@ class RuntimeNetwork:
         if self.backend == "openvino":
             run = _compile_openvino(self._graph, self.dtype, threads)
         else:
-            run = _compile_onnxruntime(self._graph, threads, self._products)
+            run = _compile_onnxruntime(self._graph, threads)
         self._compiled = os.getpid(), run
         return run
 
 
-def _compile_onnxruntime(graph: bytes, threads: int, products: float) -> Run:
-    """A network of so many multiply-adds a crop, on so many threads; small batches run on the caller's."""
-    together = _onnxruntime_session(graph, threads)
-    alone = _onnxruntime_session(graph, 1) if products <= _FOR_ONE_THREAD and threads > 1 else together
-    name = together.get_inputs()[0].name
-
-    def run(crops: NDArray[np.float32]) -> NDArray[np.float32]:
-        session = alone if len(crops) * products <= _FOR_ONE_THREAD else together
-        heatmaps: NDArray[np.float32] = session.run(None, {name: crops})[0]
-        return heatmaps
-
-    return run
-
-
-def _onnxruntime_session(graph: bytes, threads: int) -> Any:
+def _compile_onnxruntime(graph: bytes, threads: int) -> Run:
     onnxruntime = import_extra("onnxruntime", "onnx", "other runtimes")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors
-    # Threads that sleep between layers take longer; those that spin after a run take the cores from torch.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    # Between layers its threads must spin, as to wake them takes longer than a layer; but if they spin on for
+    # long after a run, they keep the cores from torch.
+    if _numbers(onnxruntime.__version__) >= _SPINS_FOR_A_TIME:
+        options.add_session_config_entry("session.intra_op.spin_duration_us", "1000")
+    else:
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def run(crops: NDArray[np.float32]) -> NDArray[np.float32]:
+        heatmaps: NDArray[np.float32] = session.run(None, {name: crops})[0]
+        return heatmaps
+
+    return run
 
 
 def _compile_openvino(graph: bytes, dtype: torch.dtype, threads: int) -> Run:

@@ -21,7 +21,6 @@ from torch import nn
 from face_landmarks import FaceAligner, LandmarkModel, load_model, read_image
 from face_landmarks.cli import main
 from face_landmarks.errors import InputError, MissingDependencyError
-from face_landmarks.models.hourglass import complexity
 from face_landmarks.runtime import runtimes
 from face_landmarks.runtime.graph import GraphSizes
 from face_landmarks.runtime.runtimes import RuntimeNetwork, TorchNetwork, check_backend, make_runnable
@@ -267,44 +266,28 @@ def test_a_runtime_computes_on_as_many_threads_as_torch_unless_told(runtime, thr
     assert threads_given == [1, 2, 3, 3]
 
 
-def test_onnxruntime_runs_small_batches_on_the_callers_thread(monkeypatch):
-    onnxruntime = pytest.importorskip("onnxruntime")
-    used = []
-
-    class Session(onnxruntime.InferenceSession):
-        def __init__(self, graph, options, **rest):
-            self.threads = options.intra_op_num_threads
-            super().__init__(graph, options, **rest)
-
-        def run(self, *arguments):
-            used.append(self.threads)
-            return super().run(*arguments)
-
-    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
-    network = random_network("after")
-    products = complexity(network.config)[1]
-    monkeypatch.setattr("face_landmarks.runtime.runtimes._FOR_ONE_THREAD", 2 * products)
-    compiled = RuntimeNetwork(network, "onnxruntime", threads=2)
-    size = network.config.crop_size
-    batches = [torch.rand(count, 3, size, size) for count in (1, 2, 3)]
-    answers = [compiled(batch) for batch in batches]
-    assert used == [1, 1, 2]
-    for batch, answer in zip(batches, answers, strict=True):
-        torch.testing.assert_close(answer, network(batch).detach(), atol=1e-4, rtol=1e-4)
-
-
-def test_onnxruntime_is_given_its_threads_and_stops_spinning_after_a_run(monkeypatch):
+@pytest.mark.parametrize(
+    ("version", "entry", "value"),
+    [
+        ("1.25.1", "session.force_spinning_stop", "1"),
+        ("1.26.0", "session.intra_op.spin_duration_us", "1000"),
+        ("2.0", "session.intra_op.spin_duration_us", "1000"),
+        ("nightly", "session.force_spinning_stop", "1"),
+    ],
+)
+def test_onnxruntime_is_given_its_threads_which_do_not_spin_for_long(monkeypatch, version, entry, value):
     onnxruntime = pytest.importorskip("onnxruntime")
     sessions = []
     session = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, "__version__", version)
     monkeypatch.setattr(
         onnxruntime,
         "InferenceSession",
         lambda graph, options, **rest: sessions.append(options) or session(graph, options, **rest),
     )
     RuntimeNetwork(random_network("after"), "onnxruntime", threads=2)
-    assert sessions[0].intra_op_num_threads == 2
-    assert sessions[0].get_session_config_entry("session.force_spinning_stop") == "1"
+    assert [options.intra_op_num_threads for options in sessions] == [2]
+    assert sessions[0].get_session_config_entry(entry) == value
 
 
 CROP_AND_DECODE = """
