@@ -87,21 +87,19 @@ def crop_matrices(
     Returns:
         image_to_crop: (N, 3, 3) float64.
     """
-    x0, y0, x1, y1 = boxes.double().numpy().T  # NumPy takes a fifth of torch's time for so few
-    height = y1 - y0
-    scale = crop_size / (crop_scale * (x1 - x0 + height))  # (N,)
-    roll = np.zeros_like(scale) if rolls is None else rolls.double().numpy()
-    sin, cos = np.sin(roll), np.cos(roll)
-    centre_x = (x0 + x1) / 2 - crop_shift * height * sin  # down, from forehead to chin, is (-sin, cos)
-    centre_y = (y0 + y1) / 2 + crop_shift * height * cos
-    along, across, middle = scale * cos, scale * sin, (crop_size - 1) / 2
-    matrices = np.zeros((len(scale), 3, 3))
-    matrices[:, 0, 0] = matrices[:, 1, 1] = along
-    matrices[:, 0, 1], matrices[:, 1, 0] = across, -across
-    matrices[:, 0, 2] = middle - (along * centre_x + across * centre_y)
-    matrices[:, 1, 2] = middle - (along * centre_y - across * centre_x)
-    matrices[:, 2, 2] = 1
-    return torch.from_numpy(matrices)
+    turns = [0.0] * len(boxes) if rolls is None else rolls.tolist()
+    matrices = []
+    for (x0, y0, x1, y1), roll in zip(boxes.tolist(), turns, strict=True):  # plain numbers, as they are few
+        width, height = x1 - x0, y1 - y0
+        scale = crop_size / (crop_scale * (width + height))
+        sin, cos = math.sin(roll), math.cos(roll)
+        centre_x = (x0 + x1) / 2 - crop_shift * height * sin  # down, from forehead to chin, is (-sin, cos)
+        centre_y = (y0 + y1) / 2 + crop_shift * height * cos
+        along, across, middle = scale * cos, scale * sin, (crop_size - 1) / 2
+        x = middle - (along * centre_x + across * centre_y)
+        y = middle - (along * centre_y - across * centre_x)
+        matrices.append([[along, across, x], [-across, along, y], [0.0, 0.0, 1.0]])
+    return torch.from_numpy(np.array(matrices, np.float64).reshape(-1, 3, 3))
 
 
 def quarter_turned(boxes: Tensor) -> Tensor:
@@ -239,7 +237,7 @@ def warp(
     stack = np.zeros((len(patches), 3, height, width), np.uint8)
     for place, patch in zip(stack, patches, strict=True):
         place[:, : patch.shape[0], : patch.shape[1]] = patch.transpose(2, 0, 1)
-    return sample(_unit_range(stack, device), _matrix(crop_to_patch), crop_size)
+    return sample(_unit_range(stack, device), torch.from_numpy(np.array(crop_to_patch)), crop_size)
 
 
 def _unit_range(stack: NDArray[np.uint8], device: torch.device | None) -> Tensor:
