@@ -48,6 +48,31 @@ def test_boxes_of_no_faces_are_empty():
     assert boxes_from_landmarks(np.empty((0, 68, 2))).shape == (0, 4)
 
 
+def test_points_are_transformed_the_same_with_and_without_gradients():
+    """Without them, on the CPU, NumPy does it."""
+    centres = torch.tensor([[1.0, 2.0], [3.0, 5.0]])
+    matrix = similarity(torch.tensor([2.0, 0.5]), torch.tensor([0.3, -1.0]), centres, centres + 1)
+    points = torch.rand(2, 4, 2, generator=torch.Generator().manual_seed(0))
+    found = transform_points(matrix, points)
+    learning = transform_points(matrix, points.clone().requires_grad_())
+    assert learning.requires_grad and found.dtype == learning.dtype == torch.float32
+    torch.testing.assert_close(found, learning.detach())
+    by_hand = torch.stack(
+        [(m[:2, :2] @ p.T.double()).T + m[:2, 2] for m, p in zip(matrix, points, strict=True)]
+    )
+    torch.testing.assert_close(found, by_hand.float())
+
+
+def test_samples_of_any_type_are_at_the_same_places():
+    pixels = torch.rand(2, 3, 9, 12, generator=torch.Generator().manual_seed(0))
+    centres = torch.tensor([[3.5, 3.5]] * 2)
+    turned = similarity(torch.tensor([0.7, 1.3]), torch.tensor([0.4, 2.0]), centres, centres)
+    found = sample(pixels, turned, 8)
+    torch.testing.assert_close(found.double(), sample(pixels.double(), turned, 8), atol=1e-5, rtol=1e-5)
+    unmoved = sample(pixels, torch.eye(3, dtype=torch.float64).repeat(2, 1, 1), 9)
+    torch.testing.assert_close(unmoved, pixels[..., :9], atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("landmarks", [np.zeros((68, 2)), np.full((1, 68, 2), np.nan), np.zeros((2, 3, 4))])
 def test_landmarks_that_make_no_box_are_refused(landmarks):
     with pytest.raises(InputError, match="landmarks: expected"):

@@ -65,13 +65,26 @@ def test_at_the_border_the_answer_stays_near_the_truth(method, corner):
     assert torch.isfinite(decoded).all()
 
 
-def test_cells_beyond_the_border_have_no_weight():
-    flat = torch.zeros(1, 4, 4)
-    flat[0, 0, 0] = 1.0
-    decoded, _ = decode_heatmaps(flat, window=3, temperature=1.0)
+@pytest.mark.parametrize("learning", [False, True])
+def test_cells_beyond_the_border_have_no_weight(learning):
+    corners = torch.zeros(2, 4, 4)
+    corners[0, 0, 0] = corners[1, 3, 3] = 1.0
+    decoded, _ = decode_heatmaps(corners.requires_grad_(learning), window=3, temperature=1.0)
     e = torch.e
     expected = (1 + 1) / (e + 3)  # cells (0,0) (1,0) (0,1) (1,1); two of them at x = 1
-    torch.testing.assert_close(decoded[0], torch.full((2,), float(expected)))
+    torch.testing.assert_close(decoded.detach()[0], torch.full((2,), float(expected)))
+    torch.testing.assert_close(decoded.detach()[1], torch.full((2,), float(3 - expected)))
+
+
+@pytest.mark.parametrize("shape", [(68, 24, 24), (2, 3, 5, 9), (1, 1, 1), (0, 5, 4, 4), (2, 0, 4, 4)])
+@pytest.mark.parametrize("window", [1, 5, 7])
+def test_decoding_is_the_same_with_and_without_gradients(shape, window):
+    """Without them, on the CPU, NumPy does it."""
+    heatmaps = 1.2 * torch.rand(shape, generator=torch.Generator().manual_seed(2)) - 0.1
+    found = decode_heatmaps(heatmaps, window=window)
+    expected = decode_heatmaps(heatmaps.clone().requires_grad_(), window=window)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs.detach(), atol=1e-5, rtol=1e-5)
 
 
 def test_a_window_larger_than_the_heatmap_is_the_global_soft_argmax():

@@ -68,18 +68,25 @@ def test_a_file_from_before_batches_were_counted_fits_as_well(stacks):
     assert {k: v.shape for k, v in converted.items()} == {k: v.shape for k, v in ours.items()}
 
 
-@pytest.mark.parametrize("norm", ["before", "after"])
-def test_every_stack_gives_heatmaps_of_a_quarter_of_the_crop(norm):
-    network = StackedHourglass(HourglassConfig(stacks=2, norm=norm, **SMALL))
+KINDS = [
+    pytest.param({"norm": "before"}, id="before"),
+    pytest.param({"norm": "after"}, id="after"),
+    pytest.param({"norm": "after", "block": "plain"}, id="plain"),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_stack_gives_heatmaps_of_a_quarter_of_the_crop(kind):
+    network = StackedHourglass(HourglassConfig(stacks=2, **kind, **SMALL))
     stacks = network.forward_stacks(torch.rand(3, 3, 32, 32))
     assert [tuple(s.shape) for s in stacks] == [(3, 5, 8, 8)] * 2
 
 
 @pytest.mark.parametrize("waist", [0, 2])
-@pytest.mark.parametrize("norm", ["before", "after"])
-def test_folding_norms_changes_no_heatmap(norm, waist):
+@pytest.mark.parametrize("kind", KINDS)
+def test_folding_norms_changes_no_heatmap(kind, waist):
     torch.manual_seed(0)
-    network = StackedHourglass(HourglassConfig(stacks=2, norm=norm, waist=waist, **SMALL))
+    network = StackedHourglass(HourglassConfig(stacks=2, waist=waist, **kind, **SMALL))
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
@@ -93,7 +100,20 @@ def test_folding_norms_changes_no_heatmap(norm, waist):
         torch.testing.assert_close(folded(crops), network(crops), atol=1e-4, rtol=1e-4)
     left = sum(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
     total = sum(isinstance(m, torch.nn.BatchNorm2d) for m in network.modules())
-    assert left == 0 if norm == "after" else 0 < left < total
+    assert left == 0 if kind["norm"] == "after" else 0 < left < total
+
+
+def test_a_plain_block_is_two_convolutions_beside_its_input():
+    """And a network of them has none at the stem's own resolution."""
+    network = StackedHourglass(HourglassConfig(stacks=1, norm="after", block="plain", **SMALL)).eval()
+    block = network.stacks[0].top
+    x = torch.randn(2, SMALL["features"], 8, 8)
+    with torch.inference_mode():
+        first = block.bn1(nn.functional.conv2d(x, block.conv1.weight, padding=1)).clamp_min(0)
+        second = block.bn2(nn.functional.conv2d(first, block.conv2.weight, padding=1))
+        torch.testing.assert_close(block(x), (second + x).clamp_min(0))
+    assert first.shape[1] == SMALL["features"] // 4
+    assert isinstance(network.block1, nn.Identity)
 
 
 def test_blur_pooling_weighs_four_cells_by_one_three_three_one():
@@ -137,6 +157,8 @@ def test_gradients_reach_every_parameter():
         ({"stem_pool": "max"}, "stem_pool: expected"),
         ({"waist": -1}, "waist: expected a whole number, 0 or more, got -1"),
         ({"waist": 1.5}, "waist: expected a whole number"),
+        ({"block": "dense"}, "block: expected 'hierarchical' or 'plain', got 'dense'"),
+        ({"block": "plain"}, "norm: expected 'after' for plain blocks, got 'before'"),
     ],
 )
 def test_a_network_that_cannot_be_built_says_why(change, message):
@@ -150,9 +172,10 @@ def test_complexity_counts_parameters_and_products():
     assert products == 25_235_292_160  # torch.utils.flop_counter counts the same
 
 
-def test_complexity_is_what_the_convolutions_of_a_pass_add_up_to():
+@pytest.mark.parametrize("kind", KINDS)
+def test_complexity_is_what_the_convolutions_of_a_pass_add_up_to(kind):
     config = HourglassConfig(
-        landmarks=5, stacks=2, features=32, depth=3, crop_size=64, heatmap_size=16, waist=2
+        landmarks=5, stacks=2, features=32, depth=3, crop_size=64, heatmap_size=16, waist=2, **kind
     )
     network = StackedHourglass(config).eval()
     products = []
@@ -166,15 +189,11 @@ def test_complexity_is_what_the_convolutions_of_a_pass_add_up_to():
     assert complexity(config) == (sum(p.numel() for p in network.parameters()), sum(products))
 
 
-WAIST = [
-    pytest.param(norm, depth, id=f"{norm}-{depth}") for norm in ("before", "after") for depth in (1, 2, 3)
-]
-
-
-@pytest.mark.parametrize(("norm", "depth"), WAIST)
-def test_a_waist_starts_as_an_identity_and_learns_from_the_first_step(norm, depth):
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_waist_starts_as_an_identity_and_learns_from_the_first_step(kind, depth):
     torch.manual_seed(0)
-    shape = {**SMALL, "norm": norm, "depth": depth}
+    shape = {**SMALL, **kind, "depth": depth}
     plain = StackedHourglass(HourglassConfig(stacks=2, **shape))
     wide = StackedHourglass(HourglassConfig(stacks=2, waist=2, **shape))
     added = wide.state_dict().keys() - plain.state_dict().keys()

@@ -54,8 +54,8 @@ MUTANTS = [
     (
         "expected errors are left in crop pixels",
         "locating/locate.py",
-        "expected_errors(scores, self.card.calibration) * pixel.float().unsqueeze(1)",
-        "expected_errors(scores, self.card.calibration)",
+        "expected_errors(scores, self.card.calibration).numpy() * pixel[:, np.newaxis]",
+        "expected_errors(scores, self.card.calibration).numpy()",
         RESULTS,
     ),
     (
@@ -119,8 +119,8 @@ MUTANTS = [
     (
         "a turned answer needs no margin",
         "locating/search.py",
-        "turned.of(promising.nonzero().squeeze(1)), _MARGIN)",
-        "turned.of(promising.nonzero().squeeze(1)))",
+        "turned.of(promising.nonzero()[0]), _MARGIN)",
+        "turned.of(promising.nonzero()[0]))",
         ALIGNER,
     ),
     (
@@ -133,21 +133,21 @@ MUTANTS = [
     (
         "lying faces are searched in upright boxes",
         "locating/search.py",
-        "lying, quarter = quarter_turned(boxes), math.pi / 2",
-        "lying, quarter = boxes, math.pi / 2",
+        "quarter_turned(torch.from_numpy(boxes)).numpy(), math.pi / 2",
+        "boxes, math.pi / 2",
         SEARCH,
     ),
     (
         "the check believes every answer",
         "locating/search.py",
-        "found.scores * trust.unsqueeze(1)",
+        "found.scores * trust.astype(np.float32)[:, np.newaxis]",
         "found.scores",
         ALIGNER,
     ),
     (
         "a landmark that moved in the check keeps its expected error",
         "locating/search.py",
-        "torch.maximum(found.errors, moved.where(moved.isfinite(), found.errors))",
+        "np.maximum(found.errors, np.where(np.isfinite(moved), moved, found.errors))",
         "found.errors",
         SEARCH,
     ),
@@ -246,8 +246,8 @@ MUTANTS = [
     (
         "YuNet is given RGB",
         "detection/yunet.py",
-        "image.transpose(2, 0, 1)[::-1]",
-        "image.transpose(2, 0, 1)",
+        "blobFromImage(image, swapRB=True)",
+        "blobFromImage(image)",
         YUNET,
     ),
     (
@@ -346,8 +346,15 @@ MUTANTS = [
     (
         "results can be written to",
         "results/faces.py",
-        "            array.setflags(write=False)\n",
-        "",
+        "            array.setflags(write=False)\n            object.__setattr__(self, name, array)",
+        "            object.__setattr__(self, name, array)",
+        RESULTS,
+    ),
+    (
+        "chosen faces can be written to",
+        "results/faces.py",
+        "            array.setflags(write=False)\n            object.__setattr__(made, name, array)",
+        "            object.__setattr__(made, name, array)",
         RESULTS,
     ),
     (
