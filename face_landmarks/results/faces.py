@@ -134,16 +134,7 @@ class Faces:
         rows = np.atleast_1d(np.arange(len(self))[index])
         if rows.ndim != 1:
             raise IndexError(f"Faces: expected one index over the faces, got {index!r}")
-        return self._with({name: getattr(self, name)[rows] for name in _SHAPES})
-
-    def _with(self, arrays: Mapping[str, NDArray[np.float32]]) -> Faces:
-        """These arrays, new and known to be good, with this layout: nothing is copied or checked."""
-        made = object.__new__(Faces)
-        object.__setattr__(made, "layout", self.layout)
-        for name, array in arrays.items():
-            array.setflags(write=False)
-            object.__setattr__(made, name, array)
-        return made
+        return with_arrays(self, **{name: getattr(self, name)[rows] for name in _SHAPES})
 
     def __iter__(self) -> Iterator[Faces]:
         """Each face in turn, as `Faces` of length 1."""
@@ -310,6 +301,17 @@ def check_faces(faces: object) -> Faces:
     hint = "; pass its attribute faces" if isinstance(getattr(faces, "faces", None), Faces) else ""
     got = f"{type(faces).__name__}{hint}"
     raise InputError(f"faces: expected Faces, as FaceAligner.align returns them, got {got}")
+
+
+def with_arrays(faces: Faces, **arrays: NDArray[np.float32]) -> Faces:
+    """These faces with some arrays replaced by new ones, which are known to be good: nothing is checked."""
+    made = object.__new__(Faces)
+    object.__setattr__(made, "layout", faces.layout)
+    for name in _SHAPES:
+        array = arrays.get(name, getattr(faces, name))
+        array.setflags(write=False)
+        object.__setattr__(made, name, array)
+    return made
 
 
 def _shape(name: str, faces: int, layout: Layout) -> tuple[int, ...]:

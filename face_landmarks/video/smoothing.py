@@ -85,7 +85,7 @@ class OneEuroFilter:
         velocity = (measured - self._points) * rate / face_size(measured)  # (K, 2)
         shared = velocity.mean(axis=0)  # (2,)
         self._own_velocity += _weight(_OWN_MOTION_CUTOFF, rate) * (velocity - shared - self._own_velocity)
-        speed = np.linalg.norm(shared + self._own_velocity, axis=1, keepdims=True)  # (K, 1)
+        speed = np.sqrt(np.square(shared + self._own_velocity).sum(axis=1, keepdims=True))  # (K, 1)
         cutoff = (self.min_cutoff + self.speed_gain * speed) * np.clip(certainty, 0, None)[:, np.newaxis]
         self._points += _weight(cutoff, rate) * (measured - self._points)
         return self._points.copy()

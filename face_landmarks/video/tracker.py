@@ -6,7 +6,7 @@ The aligner keeps nothing between calls; what has to be remembered lives in `Fac
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from face_landmarks.geometry import boxes_from_landmarks
 from face_landmarks.images import ChannelOrder, ImageSource, view_image
 from face_landmarks.models.registry import DEFAULT_VIDEO_MODEL
 from face_landmarks.results import Faces
+from face_landmarks.results.faces import with_arrays
 from face_landmarks.video.smoothing import OneEuroFilter, Points, face_size
 from face_landmarks.video.thumbnails import correlation, thumbnail
 
@@ -341,7 +342,8 @@ class _Track:
         points = face.landmarks[0]
         if self.smoother is not None:
             points = self.smoother(points, face.landmark_scores[0], interval)
-        self.face = replace(face, landmarks=points[np.newaxis], box_scores=self.box_scores)
+        landmarks = points[np.newaxis].astype(np.float32)
+        self.face = with_arrays(face, landmarks=landmarks, box_scores=self.box_scores)
 
 
 def _distance(a: Faces, b: Faces) -> float:

@@ -353,8 +353,8 @@ MUTANTS = [
     (
         "chosen faces can be written to",
         "results/faces.py",
-        "            array.setflags(write=False)\n            object.__setattr__(made, name, array)",
-        "            object.__setattr__(made, name, array)",
+        "        array.setflags(write=False)\n        object.__setattr__(made, name, array)",
+        "        object.__setattr__(made, name, array)",
         RESULTS,
     ),
     (
