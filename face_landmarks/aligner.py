@@ -176,7 +176,8 @@ class FaceAligner:
         """Find the faces of one photo and their landmarks.
 
         Args:
-            image: whatever `read_image` reads: a path, a NumPy array, a PIL image, a tensor.
+            image: whatever `read_image` reads: a path, a NumPy array, a PIL image, a tensor. An array is used
+                as it is where it can be, and must not change during the call.
             boxes: (N, 4) x0 y0 x1 y1, forehead to chin, to skip detection.
             rolls: (N,) degrees by which the face in each box is turned, clockwise on the screen, as
                 `head_pose` gives it; 0 by default. A box with a roll is that of the face upright, turned

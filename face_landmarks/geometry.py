@@ -86,11 +86,19 @@ def crop_matrices(
 
     Returns:
         image_to_crop: (N, 3, 3) float64.
+
+    Raises:
+        InputError: a box without an extent, or a box or roll that is not finite.
     """
     turns = [0.0] * len(boxes) if rolls is None else rolls.tolist()
     matrices = []
     for (x0, y0, x1, y1), roll in zip(boxes.tolist(), turns, strict=True):  # plain numbers, as they are few
         width, height = x1 - x0, y1 - y0
+        if not (0 < width + height < math.inf and math.isfinite(roll)):  # written so that NaN is wrong
+            raise InputError(
+                "boxes, rolls: expected boxes x0 y0 x1 y1 with x0 < x1 and y0 < y1, and finite rolls, got "
+                f"{[x0, y0, x1, y1]}, {roll}"
+            )
         scale = crop_size / (crop_scale * (width + height))
         sin, cos = math.sin(roll), math.cos(roll)
         centre_x = (x0 + x1) / 2 - crop_shift * height * sin  # down, from forehead to chin, is (-sin, cos)
@@ -136,7 +144,12 @@ def upright_boxes(landmarks: Tensor, eyes: Sequence[Sequence[int]]) -> tuple[Ten
 
 def _is_small_matter(*tensors: Tensor) -> bool:
     """Whether NumPy can take this from torch, whose calls take several times as long for so few numbers."""
-    return not any(tensor.requires_grad or tensor.device.type != "cpu" for tensor in tensors)
+    return all(
+        tensor.device.type == "cpu"
+        and tensor.dtype in (torch.float32, torch.float64)
+        and not tensor.requires_grad
+        for tensor in tensors
+    )
 
 
 def similarity(scale: Tensor, rotation: Tensor, source_centre: Tensor, target_centre: Tensor) -> Tensor:
@@ -186,8 +199,9 @@ def transform_points(source_to_target: Tensor, points: Tensor) -> Tensor:
 def transform_arrays(source_to_target: NDArray[Any], points: NDArray[_Float]) -> NDArray[_Float]:
     """`transform_points` for arrays."""
     matrix = source_to_target.astype(np.float64, copy=False)
-    found = points @ matrix[..., :2, :2].swapaxes(-1, -2) + matrix[..., None, :2, 2]
-    return found.astype(points.dtype, copy=False)
+    with np.errstate(invalid="ignore", over="ignore"):  # of points at infinity
+        found = points @ matrix[..., :2, :2].swapaxes(-1, -2) + matrix[..., None, :2, 2]
+        return found.astype(points.dtype, copy=False)
 
 
 def warp(
@@ -211,6 +225,9 @@ def warp(
 
     Returns:
         (N, 3, crop_size, crop_size) float32 in [0, 1], on the device.
+
+    Raises:
+        InputError: a matrix that has no inverse.
     """
     settle_threads()
     if not len(image_to_crop):
@@ -220,6 +237,8 @@ def warp(
     patches, crop_to_patch = [], []
     for image, ((a, b, x), (c, d, y), _) in zip(photos, image_to_crop.tolist(), strict=True):
         area = a * d - b * c  # of a photo's pixel in the crop
+        if not abs(area) > 0:  # written so that NaN is wrong
+            raise InputError(f"image_to_crop: expected similarities, got {[[a, b, x], [c, d, y]]}")
         a, b, c, d = d / area, -b / area, -c / area, a / area  # crop to image
         x, y = -(a * x + b * y), -(c * x + d * y)
         block = min(max(1, round(abs(area) ** -0.5)), _LARGEST_BLOCK)  # pixels averaged into one, each way
@@ -320,7 +339,7 @@ def _grid(target_to_source: Tensor, target_size: int, width: int, height: int, l
     )
     for axis, side in enumerate((width, height)):
         if small:
-            theta = target_to_source.numpy()[:, axis] * (2 / side)  # (B, 3)
+            theta = target_to_source.numpy()[:, axis].astype(np.float64, copy=False) * (2 / side)  # (B, 3)
             steps = np.arange(target_size)
             across = (steps * theta[:, :1]).astype(np.float32)  # (B, target_size)
             down = (steps * theta[:, 1:2] + (theta[:, 2:] + (1 / side - 1))).astype(np.float32)

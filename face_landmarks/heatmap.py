@@ -93,10 +93,12 @@ def decode_heatmaps(
         heatmap's largest cell clipped to [0, 1]; both float32.
 
     Raises:
-        InputError: an unknown method, an even window, or fewer than three axes.
+        InputError: an unknown method, an even window, fewer than three axes, or heatmaps without a cell.
     """
     if heatmaps.ndim < 3:
         raise InputError(f"heatmaps: expected shape (..., K, H, W), got {tuple(heatmaps.shape)}")
+    if not all(heatmaps.shape[-2:]):
+        raise InputError(f"heatmaps: expected at least one cell, got shape {tuple(heatmaps.shape)}")
     if window < 1 or window % 2 == 0:
         raise InputError(f"window: expected an odd number of cells, got {window}")
     if method not in _DECODERS:
@@ -167,9 +169,10 @@ def _local_soft_argmax_on_cpu(
     inside_x, inside_y = (columns >= 0) & (columns < width), (rows >= 0) & (rows < height)
     starts = first[:, np.newaxis] + rows * inside_y * width
     weights = flat.take(starts[:, :, np.newaxis] + (columns * inside_x)[:, np.newaxis])  # (M, d, d)
-    weights -= peaks[:, np.newaxis, np.newaxis]  # at most 0
-    weights *= np.float32(temperature)
-    np.exp(weights, out=weights)
+    with np.errstate(invalid="ignore", over="ignore"):  # of infinite heights, which give NaN, as in torch
+        weights -= peaks[:, np.newaxis, np.newaxis]  # at most 0
+        weights *= np.float32(temperature)
+        np.exp(weights, out=weights)
     weights *= inside_y[:, :, np.newaxis]
     weights *= inside_x[:, np.newaxis]
     across, down = weights.sum(axis=1), weights.sum(axis=2)  # (M, d)

@@ -63,6 +63,37 @@ def test_points_are_transformed_the_same_with_and_without_gradients():
     torch.testing.assert_close(found, by_hand.float())
 
 
+def test_points_of_any_type_and_at_infinity_are_transformed():
+    matrix = torch.eye(3, dtype=torch.float64)
+    matrix[0, 2] = 2
+    points = torch.tensor([[[1.0, torch.inf], [3.0, 4.0]]])
+    assert transform_points(matrix, points)[0, 1].tolist() == [5.0, 4.0]
+    low = transform_points(matrix, points.bfloat16())
+    assert low.dtype == torch.bfloat16 and low[0, 1].tolist() == [5.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("box", "roll"),
+    [
+        ([5.0, 5.0, 5.0, 5.0], 0.0),
+        ([9.0, 9.0, 5.0, 5.0], 0.0),
+        ([0.0, 0.0, torch.nan, 5.0], 0.0),
+        ([0.0, 0.0, torch.inf, 5.0], 0.0),
+        ([0.0, 0.0, 5.0, 5.0], torch.inf),
+    ],
+)
+def test_boxes_that_make_no_crop_are_refused(box, roll):
+    with pytest.raises(InputError, match="boxes, rolls: expected boxes x0 y0 x1 y1"):
+        crop_matrices(torch.tensor([[0.0, 0, 1, 1], box]), 64, 0.5, rolls=torch.tensor([0.0, roll]))
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-200, math.nan])
+def test_a_crop_by_a_matrix_without_an_inverse_is_refused(scale):
+    matrix = torch.diag(torch.tensor([scale, scale, 1.0], dtype=torch.float64))
+    with pytest.raises(InputError, match="image_to_crop: expected similarities"):
+        warp(np.zeros((9, 9, 3), np.uint8), matrix[None], 8)
+
+
 def test_samples_of_any_type_are_at_the_same_places():
     pixels = torch.rand(2, 3, 9, 12, generator=torch.Generator().manual_seed(0))
     centres = torch.tensor([[3.5, 3.5]] * 2)

@@ -168,3 +168,14 @@ def test_a_log_parabola_finds_the_peak_of_an_oblique_gaussian():
     heatmap = torch.exp(-(x**2 - x * y + y**2) / 4)[None]
     decoded, _ = decode_heatmaps(heatmap, method="log-parabola")
     torch.testing.assert_close(decoded, torch.tensor([[5.3, 3.8]]), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("height", [torch.inf, -torch.inf, torch.nan])
+def test_heights_that_are_not_finite_give_no_point_and_no_warning(height):
+    decoded, _ = decode_heatmaps(torch.full((1, 6, 6), height))
+    assert not torch.isfinite(decoded).any()
+
+
+def test_heatmaps_without_a_cell_are_refused():
+    with pytest.raises(InputError, match=r"heatmaps: expected at least one cell, got shape \(2, 0, 5\)"):
+        decode_heatmaps(torch.zeros(2, 0, 5))

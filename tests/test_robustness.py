@@ -256,7 +256,7 @@ POOLS = """
 import multiprocessing, sys
 import numpy as np
 import torch
-from face_landmarks import FaceAligner, align_faces
+from face_landmarks import FaceAligner, align_faces, read_image
 
 aligner = faces = None
 
@@ -268,6 +268,9 @@ def made_here(path):
 
 def cut_here(path):
     return align_faces(path, faces)
+
+def read_here(tensor):  # torch converts a half tensor, with its threads
+    return read_image(tensor)
 
 if __name__ == "__main__":
     torch.set_num_threads(2)  # threads that a forked process will not have
@@ -284,6 +287,11 @@ if __name__ == "__main__":
             with multiprocessing.get_context("fork").Pool(1) as pool:
                 found = pool.apply_async(work, sys.argv[1:2]).get(timeout=100)
                 np.testing.assert_allclose(found, result, atol=1)
+        half = torch.rand(3, 512, 512).half()
+        expected = read_image(half)
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            found = pool.apply_async(read_here, [half]).get(timeout=100)
+            np.testing.assert_array_equal(found, expected)
 """
 
 

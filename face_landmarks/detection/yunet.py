@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any, Final, Literal, TypeAlias
 
@@ -136,36 +135,19 @@ class YuNet:
         canvas = np.asarray(cv2.dnn.blobFromImage(image, swapRB=True), np.float32)  # (1, 3, H, W), in BGR
         outputs = self._network()(canvas)
         kinds = [np.concatenate([part[0] for part in outputs[kind :: len(_KINDS)]]) for kind in range(4)]
-        edges, scores, points = _decode(kinds, *_cells(*image.shape[:2]), self.min_score)
+        edges, scores, points = _decode(kinds, image.shape[:2], self.min_score)
         keep = suppress(edges, scores, _OVERLAP)
         return edges[keep], scores[keep], points[keep]
 
 
-@lru_cache(maxsize=16)
-def _cells(height: int, width: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Where the cells of the network's three grids are, x y in strides (A, 2), and their strides (A, 1)."""
-    cells, strides = [], []
-    for stride in _STRIDES:
-        rows, columns = np.divmod(np.arange((height // stride) * (width // stride)), width // stride)
-        cells.append(np.stack((columns, rows), axis=1).astype(np.float64))
-        strides.append(np.full((len(rows), 1), float(stride)))
-    return np.concatenate(cells), np.concatenate(strides)
-
-
-def _decode(
-    outputs: list[NDArray[np.float32]],
-    cells: NDArray[np.float64],
-    strides: NDArray[np.float64],
-    min_score: float,
-) -> Found:
-    """The faces on the network's grids.
+def _decode(outputs: list[NDArray[np.float32]], size: tuple[int, ...], min_score: float) -> Found:
+    """The faces on the network's grids, which follow one another in its A cells.
 
     Args:
-        outputs: of the A cells, in this order: (A, 1) the probability that what is seen there is a face;
+        outputs: of the cells, in this order: (A, 1) the probability that what is seen there is a face;
             (A, 1) that anything is; (A, 4) the box, its centre x y from the cell's and the logarithms of its
             width and height; (A, 10) five points x y from the cell's. Lengths are in strides.
-        cells: (A, 2) x y in strides.
-        strides: (A, 1) pixels between cells.
+        size: (H, W) of the network's input, in pixels.
         min_score: least score of a face.
     """
     classes, objects, boxes, points = outputs
@@ -173,12 +155,16 @@ def _decode(
     chosen = (scores >= min_score).nonzero()[0]
     if not len(chosen):
         return no_faces()
-    cells, strides = cells[chosen], strides[chosen]
+    counts = np.array([(size[0] // stride) * (size[1] // stride) for stride in _STRIDES])
+    grid = np.searchsorted(np.cumsum(counts), chosen, side="right")  # (N,), which of the three
+    strides = np.array(_STRIDES)[grid]
+    rows, columns = np.divmod(chosen - (np.cumsum(counts) - counts)[grid], size[1] // strides)
+    cells = np.stack((columns, rows), axis=1).astype(np.float64)  # (N, 2)
     centres = cells + boxes[chosen, :2]
     half = np.exp(boxes[chosen, 2:].astype(np.float64)) / 2
     places = cells[:, np.newaxis] + points[chosen].reshape(-1, 5, 2)
     edges = np.concatenate((centres - half, centres + half), axis=1)
-    return edges * strides, scores[chosen], places * strides[:, np.newaxis]
+    return edges * strides[:, None], scores[chosen], places * strides[:, None, None]
 
 
 def _load_opencv(graph: bytes) -> Run:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from face_landmarks._system.forking import settle_threads
 from face_landmarks.errors import ImageError, InputError
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def to_uint8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 
 def channels_last(tensor: torch.Tensor) -> NDArray[Any]:
     """(H, W) or (C, H, W) tensor to an (H, W) or (H, W, C) array."""
+    settle_threads()
     shape = tuple(tensor.shape)
     if tensor.ndim != 2 and (tensor.ndim != 3 or shape[0] not in (1, 3, 4)):
         hint = "; permute(2, 0, 1) puts channels first" if shape[2:] in ((1,), (3,), (4,)) else ""

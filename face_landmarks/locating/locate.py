@@ -114,9 +114,7 @@ class Locator:
         if self.card.calibration is None:
             errors = np.full(scores.shape, np.nan, np.float32)
         else:
-            pixel = np.hypot(crop_to_image[:, 0, 0], crop_to_image[:, 1, 0]).astype(
-                np.float32
-            )  # in the photo
+            pixel = np.hypot(crop_to_image[:, 0, 0], crop_to_image[:, 1, 0]).astype(np.float32)
             errors = expected_errors(scores, self.card.calibration).numpy() * pixel[:, np.newaxis]
         return Located(transform_arrays(crop_to_image, points.numpy()), scores.numpy(), errors)
 

@@ -96,7 +96,8 @@ def _checked(locator: Locator, found: Located, photos: Sequence[NDArray[np.uint8
     moved = np.linalg.norm(again.landmarks - found.landmarks, axis=2)  # (B, K) pixels
     size = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
     allowed, mean = _TOLERANCE * size, moved.mean(axis=1)
-    trust = np.divide(allowed, mean, out=np.ones(len(boxes)), where=mean > allowed)  # 0 where they collapsed
+    # 0 where they collapsed, and NaN, which no result accepts, where the second pass gave NaN.
+    trust = np.divide(allowed, mean, out=np.ones(len(boxes)), where=~(mean <= allowed))
     return Located(
         found.landmarks,
         found.scores * trust.astype(np.float32)[:, np.newaxis],

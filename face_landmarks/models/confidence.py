@@ -38,7 +38,8 @@ _SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.68, 0.75, 0.8, 0.85, 0.9, 0.925
 
 def expected_errors(landmark_scores: Tensor, calibration: Calibration) -> Tensor:
     """Expected distance from the true position, in crop pixels, on the CPU: (..., K) heights -> (..., K)."""
-    heights = landmark_scores.numpy(force=True)
+    full = landmark_scores.dtype in (torch.float32, torch.float64)
+    heights = (landmark_scores if full else landmark_scores.float()).numpy(force=True)
     own, face = _log_variances(heights)
     scale = np.array(calibration.scale, heights.dtype)
     return torch.from_numpy(scale * np.exp(calibration.own * own + calibration.face * face))

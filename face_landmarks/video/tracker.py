@@ -161,7 +161,7 @@ class FaceTracker:
         """Find the faces of the next frame.
 
         Args:
-            frame: anything that `read_image` reads; it is not changed.
+            frame: anything that `read_image` reads; it is not changed, and must not change during the call.
             seconds: time of the frame, as `Video.timed` gives it, by which landmarks are smoothed; by
                 default frames are 1 / frame_rate apart.
             channels: "bgr" for an array or tensor in OpenCV's order of colours.

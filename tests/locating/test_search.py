@@ -84,3 +84,13 @@ def test_a_landmark_that_moves_in_the_check_is_as_uncertain_as_it_moved_far():
     np.testing.assert_allclose(found.errors, 5, rtol=1e-5)
     trust = 0.01 * np.sqrt([40 * 80, 120 * 60]) / 5
     np.testing.assert_allclose(found.certainty, 0.4 * trust, rtol=1e-5)
+
+
+def test_a_check_that_gives_nan_gives_no_trust():
+    class Broken(Passes):
+        def locate(self, photos, boxes, rolls):
+            found = super().locate(photos, boxes, rolls)
+            return found if len(self.seen) < 6 else found._replace(landmarks=np.nan * found.landmarks)
+
+    found = search(Broken(IBUG_68, [0.4, 0.3, 0.1, 0.1, 0.1, 0.4]))
+    assert np.isnan(found.scores).all()  # which no result accepts

@@ -165,3 +165,10 @@ def test_one_face_in_a_hundred_scores_below_the_doubtful_score() -> None:
     faces = torch.linspace(0, 1, 201, dtype=torch.float64)  # the third lowest of 201 is at one hundredth
     assert fit_doubtful_score(faces.unsqueeze(1).expand(-1, 5)) == 0.01
     assert fit_doubtful_score(torch.full((3, 5), 0.789)) == 0.78
+
+
+def test_expected_errors_of_scores_in_half_precision():
+    calibration = Calibration((2.0,) * 3, 0.5, 0.5)
+    scores = torch.tensor([[0.25, 0.5, 0.75]])
+    low = expected_errors(scores.bfloat16(), calibration)
+    torch.testing.assert_close(low, expected_errors(scores, calibration))
