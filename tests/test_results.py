@@ -212,6 +212,15 @@ def test_copies_are_equal_and_read_only() -> None:
         assert not twin.landmarks.flags.writeable
 
 
+def test_chosen_faces_are_copies_that_cannot_be_written() -> None:
+    faces = some_faces()
+    for chosen in (faces[1], faces[1:], faces[[0, 1]], faces[np.arange(N) > 0], next(iter(faces))):
+        for name in ARRAYS:
+            array = getattr(chosen, name)
+            assert array.dtype == np.float32 and not array.flags.writeable
+            assert not np.shares_memory(array, getattr(faces, name))
+
+
 def test_results_with_equal_values_are_equal() -> None:
     faces, twin = some_faces(), some_faces()
     assert faces == twin and hash(faces) == hash(twin) and len({faces, twin}) == 1
