@@ -47,7 +47,8 @@ def main() -> None:
             network(crop)
             if round_number >= 20:  # warm
                 taken[name].append(1e3 * (time.perf_counter() - start))
-    print(f"| blocks | parameters | GMAC | ms on {options.threads} threads |\n|---|---|---|---|")
+    plural = "s" * (options.threads != 1)
+    print(f"| blocks | parameters | GMAC | ms on {options.threads} thread{plural} |\n|---|---|---|---|")
     for name, config in CONFIGS.items():
         parameters, products = complexity(config)
         median = statistics.median(taken[name])
