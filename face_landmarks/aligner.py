@@ -71,7 +71,7 @@ class FaceAligner:
             have no such face; one costs up to five more passes of the network.
         sha256: full hash of the weights, for a URL.
         backend: what runs the network: "torch"; or, on the CPU, "onnxruntime", which computes in
-            float32, or "openvino". "auto" is the fastest that is installed: on the CPU OpenVINO, then
+            float32, or "openvino". "auto" is the first that is installed: on the CPU OpenVINO, then
             ONNX Runtime, else torch. The attribute `backend` tells which one was chosen.
 
     Raises:

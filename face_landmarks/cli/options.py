@@ -62,7 +62,8 @@ def model_options(model: str = DEFAULT_MODEL) -> argparse.ArgumentParser:
         "--backend",
         choices=BACKENDS,
         default=DEFAULT_BACKEND,
-        help="what runs the network; auto: the fastest installed (default: %(default)s)",
+        help="what runs the network; auto: the first installed of openvino, onnxruntime and torch "
+        "(default: %(default)s)",
     )
     add(
         "--dtype",

@@ -87,8 +87,9 @@ class FaceTracker:
             `FaceAligner("shr-fan-68-tiny")`.
         frame_rate: of the video, in frames per second.
         detect_every: frames between regular runs of the detector, which find faces that enter.
-        min_score: mean landmark score below which a face is discarded. `shr-fan-68` gives
-            0.78 and more to whole faces, 0.06 on average to places without one (docs/accuracy.md).
+        min_score: mean landmark score below which a face is discarded. Whole faces score about 0.8 and
+            more (the `doubtful_score` of a card); `shr-fan-68` gives 0.06 on average to places without a face
+            (docs/accuracy.md).
         max_missing: frames after which a missing face is forgotten.
         smooth: smooth the landmarks with `OneEuroFilter`.
         min_cutoff: see `OneEuroFilter`; lower gives less jitter.
