@@ -80,12 +80,22 @@ def random_views(
         source_centre=centre,
         target_centre=(crop_size - 1) / 2 + shift * config.shift * crop_size + nudge,
     )
+    if config.stretch:
+        move = move @ _stretch(config.stretch * normal(), centre)
     source_to_crop = move @ mirror
 
     crops = sample(pictures.float() / 255, torch.linalg.inv(source_to_crop), crop_size)
     mirrored = mirror_landmarks(landmarks, size, layout, lean)
     points = transform_points(move, torch.where(flips.view(-1, 1, 1), mirrored, landmarks))
     return Views(disturb(crops, config, generator), points, source_to_crop)
+
+
+def _stretch(amount: Tensor, centre: Tensor) -> Tensor:
+    """Matrices (B, 3, 3) that make a face wider by exp(amount), and as much lower, about a centre (B, 2)."""
+    factors = torch.stack((amount.exp(), (-amount).exp()), dim=1)  # (B, 2)
+    matrices = torch.diag_embed(torch.cat((factors, torch.ones_like(factors[:, :1])), dim=1))
+    matrices[:, :2, 2] = centre * (1 - factors)
+    return matrices
 
 
 def near_views(

@@ -33,6 +33,7 @@ class AugmentConfig:
         noise: largest standard deviation of added pixel noise.
         occlusion: share of views with a rectangle of the face hidden.
         turned: share of views turned by any angle, uniformly, and shifted three times as far.
+        stretch: standard deviation of the logarithm by which a face is made wider and, by as much, lower.
 
     Raises:
         InputError: a share outside [0, 1], or a negative strength.
@@ -48,11 +49,12 @@ class AugmentConfig:
     noise: float = 0.04
     occlusion: float = 0.4
     turned: float = 0.0
+    stretch: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("flip", "colour", "gray", "blur", "occlusion", "turned"):
             _require(f"augment.{name}", getattr(self, name), "a number from 0 to 1", least=0, most=1)
-        for name in ("rotation", "scale", "shift", "noise"):
+        for name in ("rotation", "scale", "shift", "noise", "stretch"):
             _require(f"augment.{name}", getattr(self, name), "a number, 0 or more", least=0)
 
 

@@ -62,7 +62,7 @@ def test_a_share_of_views_is_between_zero_and_one(name, value):
         AugmentConfig(**{name: value})
 
 
-@pytest.mark.parametrize("name", ["rotation", "scale", "shift", "noise"])
+@pytest.mark.parametrize("name", ["rotation", "scale", "shift", "noise", "stretch"])
 def test_a_strength_is_not_negative(name):
     with pytest.raises(InputError, match=rf"augment\.{name}: expected a number, 0 or more, got -1"):
         AugmentConfig(**{name: -1})

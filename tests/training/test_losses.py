@@ -105,6 +105,21 @@ def test_a_share_of_views_is_turned_by_any_angle():
     assert moved[beyond].square().mean().sqrt() / moved[~beyond].square().mean().sqrt() > 1.8
 
 
+def test_a_stretched_face_is_wider_and_by_as_much_lower():
+    config = AugmentConfig(rotation=0, scale=0, shift=0, stretch=0.2)
+    pictures, flips = torch.zeros(400, 3, 16, 16, dtype=torch.uint8), torch.zeros(400, dtype=torch.bool)
+    landmarks = torch.rand(400, 68, 2, generator=torch.Generator().manual_seed(1)) * 16
+    random = torch.Generator().manual_seed(0)
+    views = random_views(pictures, landmarks, flips, 16, IBUG_68, 0.0, config, random)
+    wider, higher = views.source_to_crop[:, 0, 0], views.source_to_crop[:, 1, 1]
+    torch.testing.assert_close(wider * higher, torch.ones_like(wider))  # the area stays
+    assert float(wider.log().std()) == pytest.approx(0.2, rel=0.1)
+    assert float(wider.log().mean()) == pytest.approx(0, abs=0.03)
+    middle = torch.tensor([7.5, 7.5, 1.0], dtype=torch.float64)
+    torch.testing.assert_close(views.source_to_crop @ middle, middle.expand(400, 3))
+    assert AugmentConfig().stretch == 0
+
+
 def test_no_view_is_turned_by_default():
     degrees, _ = turns(0.0)
     assert degrees.abs().max() <= 30 and AugmentConfig().turned == 0

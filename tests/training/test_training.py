@@ -34,8 +34,9 @@ from face_landmarks.training.runs import load_config
 from face_landmarks.training.settings import override
 
 
+@pytest.mark.parametrize("stretch", [0.0, 0.1])
 @pytest.mark.parametrize("flip", [False, True])
-def test_landmarks_follow_every_augmentation(flip):
+def test_landmarks_follow_every_augmentation(flip, stretch):
     points = face_points(6, 96)
     points[:, 16] = points[:, 0]  # the jaw's ends trade places in a mirror
     views = random_views(
@@ -45,11 +46,12 @@ def test_landmarks_follow_every_augmentation(flip):
         64,
         IBUG_68,
         0.0,
-        PLAIN,
+        dataclasses.replace(PLAIN, stretch=stretch),
         torch.Generator().manual_seed(0),
     )
     found, _ = decode_heatmaps(views.crops[:, :1], method="log-parabola")
-    assert float((found[:, 0] - views.landmarks[:, 0]).norm(dim=-1).max()) < 0.1
+    off = float((found[:, 0] - views.landmarks[:, 0]).norm(dim=-1).max())
+    assert off < (0.2 if stretch else 0.1)  # the spot is less round, and its samples fewer, where stretched
     by_matrix = transform_points(views.source_to_crop, points[:, :1])
     assert float((by_matrix - views.landmarks[:, :1]).norm(dim=-1).max()) < 1e-3
 

@@ -371,6 +371,20 @@ MUTANTS = [
     ),
     # augmentation and data
     (
+        "a stretched face is as high as before",
+        "training/augment.py",
+        "torch.stack((amount.exp(), (-amount).exp()), dim=1)",
+        "torch.stack((amount.exp(), torch.ones_like(amount)), dim=1)",
+        LOSSES,
+    ),
+    (
+        "a face is stretched about the corner",
+        "training/augment.py",
+        "matrices[:, :2, 2] = centre * (1 - factors)",
+        "pass",
+        LOSSES,
+    ),
+    (
         "the mirror comes after the move",
         "training/augment.py",
         "source_to_crop = move @ mirror",
