@@ -134,7 +134,7 @@ class YuNet:
             image = np.pad(image, ((0, missing[0]), (0, missing[1]), (0, 0)))
         canvas = np.asarray(cv2.dnn.blobFromImage(image, swapRB=True), np.float32)  # (1, 3, H, W), in BGR
         outputs = self._network()(canvas)
-        kinds = [np.concatenate([part[0] for part in outputs[kind :: len(_KINDS)]]) for kind in range(4)]
+        kinds = [np.concatenate([part[0] for part in outputs[k :: len(_KINDS)]]) for k in range(len(_KINDS))]
         edges, scores, points = _decode(kinds, image.shape[:2], self.min_score)
         keep = suppress(edges, scores, _OVERLAP)
         return edges[keep], scores[keep], points[keep]
@@ -156,15 +156,16 @@ def _decode(outputs: list[NDArray[np.float32]], size: tuple[int, ...], min_score
     if not len(chosen):
         return no_faces()
     counts = np.array([(size[0] // stride) * (size[1] // stride) for stride in _STRIDES])
-    grid = np.searchsorted(np.cumsum(counts), chosen, side="right")  # (N,), which of the three
+    ends = np.cumsum(counts)
+    grid = np.searchsorted(ends, chosen, side="right")  # (N,), which of the three
     strides = np.array(_STRIDES)[grid]
-    rows, columns = np.divmod(chosen - (np.cumsum(counts) - counts)[grid], size[1] // strides)
+    rows, columns = np.divmod(chosen - (ends - counts)[grid], size[1] // strides)
     cells = np.stack((columns, rows), axis=1).astype(np.float64)  # (N, 2)
     centres = cells + boxes[chosen, :2]
     half = np.exp(boxes[chosen, 2:].astype(np.float64)) / 2
     places = cells[:, np.newaxis] + points[chosen].reshape(-1, 5, 2)
     edges = np.concatenate((centres - half, centres + half), axis=1)
-    return edges * strides[:, None], scores[chosen], places * strides[:, None, None]
+    return edges * strides[:, np.newaxis], scores[chosen], places * strides[:, np.newaxis, np.newaxis]
 
 
 def _load_opencv(graph: bytes) -> Run:

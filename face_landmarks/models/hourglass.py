@@ -134,6 +134,11 @@ class ConvNorm(nn.Sequential):
         super().__init__(nn.Conv2d(channels_in, channels_out, 1, bias=False), nn.BatchNorm2d(channels_out))
 
 
+def _foldable_shortcut(channels_in: int, channels_out: int) -> nn.Module:
+    """What a block with norms last adds its branch to: its input, projected if its channels change."""
+    return nn.Identity() if channels_in == channels_out else ConvNorm(channels_in, channels_out)
+
+
 class FoldableResidual(nn.Module):
     """The same block with each norm after its convolution: (B, C, H, W) -> (B, D, H, W).
 
@@ -152,9 +157,7 @@ class FoldableResidual(nn.Module):
         self.bn2 = nn.BatchNorm2d(quarter)
         self.conv3 = _conv3x3(quarter, quarter)
         self.bn3 = nn.BatchNorm2d(quarter)
-        self.project: nn.Module = nn.Identity()
-        if channels_in != channels_out:
-            self.project = ConvNorm(channels_in, channels_out)
+        self.project = _foldable_shortcut(channels_in, channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
         a = self.bn1(self.conv1(x))  # (B, D/2, H, W)
@@ -179,9 +182,7 @@ class PlainResidual(nn.Module):
         self.bn1 = nn.BatchNorm2d(quarter)
         self.conv2 = _conv3x3(quarter, channels_out)
         self.bn2 = nn.BatchNorm2d(channels_out)
-        self.project: nn.Module = nn.Identity()
-        if channels_in != channels_out:
-            self.project = ConvNorm(channels_in, channels_out)
+        self.project = _foldable_shortcut(channels_in, channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
         a = F.relu(self.bn1(self.conv1(x)))  # (B, D/4, H, W)

@@ -284,7 +284,7 @@ class FaceTracker:
         """Update place, velocity and appearance of the faces that no other one touches."""
         boxes = [_box(track.face) for track in seen]
         for track, box in zip(seen, boxes, strict=True):
-            if sum(_is_near(box, other) for other in boxes) == 1:  # itself
+            if not any(_is_near(box, other) for other in boxes if other is not box):
                 track.learn(_appearance(pixels, box))
 
 
@@ -369,7 +369,5 @@ def _appearance(pixels: NDArray[np.uint8], box: NDArray[np.float32]) -> Points:
 
 def _is_near(a: NDArray[np.float32], b: NDArray[np.float32]) -> bool:
     """Whether two boxes (4,) touch when a margin is added to the first."""
-    if a is b:
-        return True
     margin = _MARGIN * (a[2:] - a[:2])
     return bool((a[:2] - margin < b[2:]).all() and (b[:2] < a[2:] + margin).all())
