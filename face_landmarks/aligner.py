@@ -72,7 +72,8 @@ class FaceAligner:
         sha256: full hash of the weights, for a URL.
         backend: what runs the network: "torch"; or, on the CPU, "onnxruntime", which computes in
             float32, or "openvino". "auto" is the first that is installed: on the CPU OpenVINO, then
-            ONNX Runtime, else torch. The attribute `backend` tells which one was chosen.
+            ONNX Runtime, else torch. The attribute `backend` tells which one was chosen. With another than
+            torch, ONNX Runtime runs the networks of a detector named "mtcnn", too, where it is installed.
 
     Raises:
         UnknownModelError: no model of this name.
@@ -151,7 +152,9 @@ class FaceAligner:
     def detector(self) -> Detector | None:
         """The face detector; one given by name is loaded when it is first needed."""
         if isinstance(self._detector, str):
-            self._detector = make_detector(self._detector, device=self.device, rotations=self.rotations)
+            self._detector = make_detector(
+                self._detector, device=self.device, rotations=self.rotations, backend=self.backend
+            )
         return self._detector
 
     def get_landmarks(

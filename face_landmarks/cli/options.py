@@ -12,7 +12,7 @@ import torch
 from face_landmarks.aligner import BACKENDS, DEFAULT_BACKEND, FaceAligner
 from face_landmarks.detection.contract import Detector
 from face_landmarks.detection.mtcnn import MTCNN
-from face_landmarks.detection.named import DETECTOR_NAMES
+from face_landmarks.detection.named import DETECTOR_NAMES, runtime_beside
 from face_landmarks.errors import InputError
 from face_landmarks.models.registry import DEFAULT_MODEL
 
@@ -62,8 +62,8 @@ def model_options(model: str = DEFAULT_MODEL) -> argparse.ArgumentParser:
         "--backend",
         choices=BACKENDS,
         default=DEFAULT_BACKEND,
-        help="what runs the network; auto: the first installed of openvino, onnxruntime and torch "
-        "(default: %(default)s)",
+        help="what runs the network; auto: the first installed of openvino, onnxruntime and torch. With "
+        "another than torch, onnxruntime runs MTCNN's networks, too, if installed (default: %(default)s)",
     )
     add(
         "--dtype",
@@ -89,7 +89,12 @@ def make_aligner(options: argparse.Namespace) -> FaceAligner:
     elif options.min_face_size is not None:
         if options.detector != "mtcnn":
             raise InputError(f"--min-face-size: expected --detector mtcnn, got {options.detector}")
-        detector = MTCNN(min_face_size=options.min_face_size, rotations=rotations, device=options.device)
+        detector = MTCNN(
+            min_face_size=options.min_face_size,
+            rotations=rotations,
+            device=options.device,
+            runtime=runtime_beside(options.backend),
+        )
         rotations = "never"
     return FaceAligner(
         options.model,

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Final
+from typing import Final, Literal
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from face_landmarks._system.arguments import check_number, check_whole, shown
+from face_landmarks._system.arguments import check_choice, check_number, check_whole, shown
 from face_landmarks._system.devices import choose_device, to_device
 from face_landmarks._system.forking import settle_threads
 from face_landmarks._system.torch_state import own_types
 from face_landmarks.detection._boxes import (
-    LARGEST,
     Boxes,
     Found,
     Image,
@@ -29,16 +27,26 @@ from face_landmarks.detection._boxes import (
     suppress,
     suppress_nested,
 )
+from face_landmarks.detection._halves import Halves
 from face_landmarks.detection.contract import Detections
 from face_landmarks.detection.mtcnn_networks import (
     CELL,
-    OutputNetwork,
-    ProposalNetwork,
-    RefinementNetwork,
+    JUDGED,
+    OUTPUT,
+    PROPOSAL,
+    REFINED,
+    REFINEMENT,
+    STEP,
+    Chain,
+    for_runtimes,
     load_network,
 )
 from face_landmarks.detection.rotations import Rotations, check_rotations, search_turned
 from face_landmarks.errors import InputError
+from face_landmarks.runtime.graph import GraphSizes
+from face_landmarks.runtime.runtimes import Network, check_backend, make_runnable
+
+Runtime = Literal["auto", "torch", "onnxruntime"]
 
 _BORDER: Final = 1 / 8  # of the longer side: room around a face that fills its picture
 _SMALLEST_FACE: Final = 6  # pixels: half the proposal network's input
@@ -63,16 +71,19 @@ class MTCNN:
         thresholds: least scores, in [0, 1], to pass the three networks. The last is the least
             score of a box in the result.
         factor: ratio of neighbouring levels of the image pyramid, from 0.3 to 0.95: larger steps pass over
-            faces of sizes between two levels, and smaller ones blur the levels, each of which is made from
-            the one before.
+            faces of sizes between two levels.
         max_size: longer side, in pixels, to which larger images are shrunk, by area averaging, before
             the search; at least `min_face_size`. Boxes are in pixels of the image given.
         rotations: whether the image is also searched turned by 45 degrees and multiples of it: "never";
             "fallback", if no face is found as it is, first by quarters and then by the rest; or "always",
             which takes twelve times as long, as the diagonals make larger images.
+        runtime: what runs the networks: "torch"; on the CPU "onnxruntime", which is faster; or "auto",
+            ONNX Runtime where it is installed and the device is the CPU, else torch. Their boxes are the
+            same to 0.001 pixels.
 
     Raises:
-        MissingDependencyError: facenet-pytorch is not installed, or lacks its weights.
+        MissingDependencyError: facenet-pytorch is not installed, or lacks its weights; or ONNX Runtime is
+            asked for and not installed.
         InputError: an argument is out of its range.
 
     Reference:
@@ -89,6 +100,7 @@ class MTCNN:
         factor: float = 0.709,
         max_size: int = 1280,
         rotations: Rotations = "never",
+        runtime: Runtime = "torch",
     ) -> None:
         expected = f"at least {_SMALLEST_FACE} pixels"
         self.min_face_size = check_number("min_face_size", min_face_size, expected, least=_SMALLEST_FACE)
@@ -103,15 +115,18 @@ class MTCNN:
             )
         check_rotations(rotations)
         self.rotations = rotations
-        self.device = choose_device(device)
-        self._propose = load_network(ProposalNetwork, "pnet.pt", self.device)
-        self._refine = load_network(RefinementNetwork, "rnet.pt", self.device)
-        self._output = load_network(OutputNetwork, "onet.pt", self.device)
+        check_choice("runtime", runtime, ("auto", "torch", "onnxruntime"))
+        self.device = choose_device("cpu" if device is None and runtime == "onnxruntime" else device)
+        self._propose = _make_runnable(PROPOSAL, runtime, self.device)
+        self._refine = _make_runnable(REFINEMENT, runtime, self.device)
+        self._output = _make_runnable(OUTPUT, runtime, self.device)
+        self.runtime = self._propose.backend
 
     def __repr__(self) -> str:
         return (
             f"MTCNN(min_face_size={self.min_face_size}, thresholds={self.thresholds}, "
-            f"factor={self.factor}, max_size={self.max_size}, rotations={self.rotations!r})"
+            f"factor={self.factor}, max_size={self.max_size}, rotations={self.rotations!r}, "
+            f"runtime={self.runtime!r})"
         )
 
     def __call__(self, image: Image, /) -> Detections:
@@ -142,41 +157,45 @@ class MTCNN:
 
     def _detect(self, image: Image) -> Found:
         """The cascade."""
-        edges = self._scan(image)
-        squares, edges, scores, _ = self._judge(self._refine, image, edges, 24, self.thresholds[1])
+        halves = Halves(image)
+        edges = self._scan(halves)
+        squares, edges, scores, _ = self._judge(self._refine, halves, edges, REFINED, self.thresholds[1])
         edges = edges[suppress(squares, scores, 0.7)]
-        squares, edges, scores, points = self._judge(self._output, image, edges, 48, self.thresholds[2])
+        squares, edges, scores, points = self._judge(self._output, halves, edges, JUDGED, self.thresholds[2])
         keep = suppress_nested(edges, scores, 0.7)
         return edges[keep], scores[keep], points[keep]
 
-    def _scan(self, image: Image) -> Boxes:
+    def _scan(self, halves: Halves) -> Boxes:
         """Edges (N, 4) of what may be a face, at every place and size."""
         found = [(np.empty((0, 4)), np.empty((0, 4)), np.empty(0, np.float32))]
-        for level in _pyramid(image, CELL / self.min_face_size, self.factor):
-            height, width = level.shape[:2]
-            canvas = np.zeros((_round_up(height), _round_up(width), 3), np.uint8)
-            canvas[:height, :width] = level
-            corrections, scores = self._run(self._propose, canvas[np.newaxis])
-            scores = scores[0, : height // 2 - 5, : width // 2 - 5]  # of cells within the level
-            rows, columns = (scores >= self.thresholds[0]).nonzero(as_tuple=True)
-            corner = 2 * torch.stack((columns, rows), dim=1).float()  # (n, 2)
-            # As the published cascade counts: a cell begins with its second pixel.
-            cells = torch.cat((corner + 1, corner + CELL), dim=1)
-            edges = cells + (CELL - 1) * corrections[0, :, rows, columns].T
-            level_scores = scores[rows, columns].cpu().numpy()
-            keep = suppress(_to_numpy(cells), level_scores, 0.5)
-            zoom = np.tile(np.divide(image.shape[1::-1], (width, height)), 2)
-            found.append((_to_numpy(cells)[keep] * zoom, _to_numpy(edges)[keep] * zoom, level_scores[keep]))
+        height, width = halves.images[0].shape[:2]
+        scale = CELL / self.min_face_size
+        while min(height, width) * scale >= CELL:
+            size = round(width * scale), round(height * scale)
+            cells, edges, scores = self._propose_faces(halves.resized(size))
+            zoom = np.tile(np.divide((width, height), size), 2)
+            found.append((cells * zoom, edges * zoom, scores))
+            scale *= self.factor
         all_cells, all_edges, all_scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return all_edges[suppress(all_cells, all_scores, 0.7)]
 
+    def _propose_faces(self, level: Image) -> tuple[Boxes, Boxes, Scores]:
+        """Cells (N, 4) of a level of the pyramid that may show a face, edges of these faces, and scores."""
+        height, width = level.shape[:2]
+        canvas = np.zeros((1, _round_up(height), _round_up(width), 3), np.uint8)
+        canvas[0, :height, :width] = level
+        answer, scores = self._run(self._propose, canvas)
+        inside = scores[0, : (height - CELL) // STEP + 1, : (width - CELL) // STEP + 1]
+        rows, columns = (inside >= self.thresholds[0]).nonzero()
+        corner = STEP * np.stack((columns, rows), axis=1).astype(np.float64)  # (N, 2)
+        # As the published cascade counts: a cell begins with its second pixel.
+        cells = np.concatenate((corner + 1, corner + CELL), axis=1)
+        edges = cells + (CELL - 1) * answer[0, :4, rows, columns]
+        keep = suppress(cells, inside[rows, columns], 0.5)
+        return cells[keep], edges[keep], inside[rows, columns][keep]
+
     def _judge(
-        self,
-        network: RefinementNetwork | OutputNetwork,
-        image: Image,
-        edges: Boxes,
-        size: int,
-        threshold: float,
+        self, network: Network, halves: Halves, edges: Boxes, size: int, threshold: float
     ) -> tuple[Boxes, Boxes, Scores, Boxes]:
         """The squares around boxes in which a network of this input size sees a face.
 
@@ -184,31 +203,50 @@ class MTCNN:
             Squares (N, 4), the boxes that the network makes of them (N, 4), scores (N,), and points
             (N, 5, 2), which the second network does not know: (N, 0, 2).
         """
-        squares = _squares(edges)
-        squares = squares[_reaches_into(squares, image)]
+        views, squares = halves.views(edges, size)
         if not len(squares):
             edges, scores, points = no_faces()
             return edges, edges, scores, points
-        views = np.zeros((_round_up(len(squares)), size, size, 3), np.uint8)
-        for view, square in zip(views, squares, strict=False):
-            view[:] = cv2.resize(_cut(image, square), (size, size), interpolation=cv2.INTER_AREA)
-        parts = [self._run(network, views[i : i + _BATCH]) for i in range(0, len(views), _BATCH)]
-        corrections, judged, *rest = (torch.cat(part)[: len(squares)] for part in zip(*parts, strict=True))
-        places = _to_numpy(rest[0]) if rest else np.empty((len(squares), 0, 2))
-        sides = squares[:, 2:3] - squares[:, 0:1]  # (N, 1)
-        corrected = squares + sides * _to_numpy(corrections)
-        points = squares[:, np.newaxis, :2] + sides[:, np.newaxis] * places
-        scores = judged.cpu().numpy()
+        missing = _round_up(len(views)) - len(views)
+        canvas = np.pad(views, ((0, missing), (0, 0), (0, 0), (0, 0)))
+        parts = [self._run(network, canvas[i : i + _BATCH]) for i in range(0, len(canvas), _BATCH)]
+        answers, scores = (
+            np.concatenate(part)[: len(squares), ..., 0, 0] for part in zip(*parts, strict=True)
+        )
         keep = scores >= threshold
-        return squares[keep], corrected[keep], scores[keep], points[keep]
+        squares, answers = squares[keep], answers[keep].astype(np.float64)
+        sides = squares[:, 2:] - squares[:, :2]  # (N, 2)
+        corrected = squares + np.tile(sides, 2) * answers[:, :4]
+        places = answers[:, 5:].reshape(len(squares), 2, (answers.shape[1] - 5) // 2).transpose(0, 2, 1)
+        points = squares[:, np.newaxis, :2] + sides[:, np.newaxis] * places
+        return squares, corrected, scores[keep], points
 
-    def _run(
-        self, network: ProposalNetwork | RefinementNetwork | OutputNetwork, images: Image
-    ) -> tuple[Tensor, ...]:
-        """What a network answers to (B, H, W, 3) uint8; it wants (B, 3, H, W) about zero."""
-        pixels = to_device(images, self.device).permute(0, 3, 1, 2)
-        answer: tuple[Tensor, ...] = network((pixels.float() - 127.5) / 128)
-        return answer
+    def _run(self, network: Network, images: Image) -> tuple[NDArray[np.float32], Scores]:
+        """What a network answers to (B, H, W, 3) uint8, (B, C, h, w), and its scores (B, h, w)."""
+        # Made float by NumPy: torch's threads would fight with those of a runtime.
+        pixels = to_device(images.astype(np.float32), self.device).permute(0, 3, 1, 2)
+        answer: NDArray[np.float32] = network(pixels).cpu().numpy()
+        scores = (1 + np.tanh(answer[:, 4] / 2)) / 2  # the logistic function, without overflow
+        return answer, np.asarray(scores, np.float32)
+
+
+def _make_runnable(chain: Chain, runtime: Runtime, device: torch.device) -> Network:
+    """A network of the cascade, run by a runtime.
+
+    Raises:
+        MissingDependencyError: its weights or the runtime are missing.
+        InputError: the runtime cannot run on the device.
+    """
+    check_backend(runtime, device, torch.float32)
+    network = load_network(chain)
+    if runtime != "torch":
+        sizes = GraphSizes(chain.input, chain.channels, 1) if chain.input else None
+        found = make_runnable(
+            for_runtimes(network), runtime, device, torch.float32, sizes, candidates=("onnxruntime",)
+        )
+        if found.backend != "torch":
+            return found
+    return make_runnable(network, "torch", device, torch.float32)
 
 
 def _check_thresholds(thresholds: object) -> tuple[float, ...]:
@@ -223,16 +261,6 @@ def _check_thresholds(thresholds: object) -> tuple[float, ...]:
     return tuple(check_number("thresholds", value, expected, least=0, most=1) for value in thresholds)
 
 
-def _pyramid(image: Image, scale: float, factor: float) -> Iterator[Image]:
-    """The image at this scale, then each time smaller by the factor, while a cell fits in."""
-    height, width = image.shape[:2]
-    while min(height, width) * scale >= CELL:
-        size = round(width * scale), round(height * scale)
-        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-        yield image
-        scale *= factor
-
-
 def _round_up(count: int) -> int:
     """The count, rounded up to one of four sizes per power of two: ..., 8, 10, 12, 14, 16, 20, ...
 
@@ -240,34 +268,3 @@ def _round_up(count: int) -> int:
     """
     step = 1 << max(0, count.bit_length() - 3)
     return -(-count // step) * step
-
-
-def _squares(edges: Boxes) -> Boxes:
-    """The smallest squares (N, 4), about the same centres, of whole pixels."""
-    sides = np.maximum(1, np.rint((edges[:, 2:] - edges[:, :2]).max(axis=1, keepdims=True, initial=0)))
-    corner = np.rint((edges[:, :2] + edges[:, 2:] - sides) / 2)  # (N, 2)
-    return np.concatenate((corner, corner + sides), axis=1)
-
-
-def _reaches_into(squares: Boxes, image: Image) -> NDArray[np.bool_]:
-    """Which squares (N, 4) overlap the image, and are not absurdly large."""
-    size = np.array(image.shape[1::-1])
-    overlap = np.minimum(squares[:, 2:], size) - np.maximum(squares[:, :2], 0)  # (N, 2)
-    possible = squares[:, 2:] - squares[:, :2] <= LARGEST * size.max()
-    reaches: NDArray[np.bool_] = ((overlap > 0) & possible).all(axis=1)
-    return reaches
-
-
-def _cut(image: Image, square: Boxes) -> Image:
-    """A square of whole pixels; black outside the image."""
-    x0, y0, x1, y1 = square.astype(int)
-    height, width = image.shape[:2]
-    part = image[max(0, y0) : y1, max(0, x0) : x1]
-    outside = max(0, -y0), max(0, y1 - height), max(0, -x0), max(0, x1 - width)
-    if any(outside):
-        part = np.asarray(cv2.copyMakeBorder(part, *outside, cv2.BORDER_CONSTANT), np.uint8)
-    return part
-
-
-def _to_numpy(tensor: Tensor) -> Boxes:
-    return tensor.double().cpu().numpy()

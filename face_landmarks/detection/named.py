@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Final
+from typing import Final, Literal
 
 import torch
 
@@ -11,6 +11,7 @@ from face_landmarks._system.arguments import shown
 from face_landmarks.detection.contract import Detector
 from face_landmarks.detection.rotations import Rotations, check_rotations
 from face_landmarks.errors import InputError
+from face_landmarks.runtime.runtimes import Backend
 
 DETECTOR_NAMES: Final = ("mtcnn", "yunet")
 
@@ -39,7 +40,11 @@ def check_detector(detector: str | Detector | None, rotations: Rotations = "neve
 
 
 def make_detector(
-    name: str, *, device: str | torch.device | None = None, rotations: Rotations = "never"
+    name: str,
+    *,
+    device: str | torch.device | None = None,
+    rotations: Rotations = "never",
+    backend: Backend = "torch",
 ) -> Detector:
     """A detector of the package with its default settings.
 
@@ -47,6 +52,8 @@ def make_detector(
         name: "mtcnn" or "yunet".
         device: where MTCNN's networks run; YuNet runs on the CPU.
         rotations: see `MTCNN`.
+        backend: of the landmarks' network. With another than torch, ONNX Runtime runs MTCNN's networks, too,
+            where it is installed; YuNet looks for it itself.
 
     Raises:
         InputError: another name, or unusable rotations.
@@ -60,4 +67,9 @@ def make_detector(
         return YuNet(rotations=rotations)
     from face_landmarks.detection.mtcnn import MTCNN
 
-    return MTCNN(device=device, rotations=rotations)
+    return MTCNN(device=device, rotations=rotations, runtime=runtime_beside(backend))
+
+
+def runtime_beside(backend: Backend) -> Literal["auto", "torch"]:
+    """What runs MTCNN's networks beside a landmark network that this backend runs."""
+    return "torch" if backend == "torch" else "auto"

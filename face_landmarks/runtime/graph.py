@@ -31,7 +31,8 @@ _Operator: TypeAlias = tuple[str, dict[str, Any], dict[str, "Tensor | _Array | N
 _OPSET: Final = 18
 _IR: Final = 9  # of the file format: the newest that the oldest runtimes supported read
 _LAYERS: Final = (
-    "convolutions, batch norms, ReLU, average pooling, concatenation, sums and enlargement by whole factors"
+    "convolutions, batch norms, ReLU, average and maximum pooling, concatenation, sums, enlargement by whole "
+    "factors, and dense layers behind a flattening"
 )
 
 
@@ -80,7 +81,8 @@ def write_graph(
 
     Args:
         network: crops (B, 3, S, S) -> heatmaps (B, K, H, W), in evaluation mode; made of convolutions, batch
-            norms, ReLU, average pooling, concatenation, sums and enlargement by whole factors.
+            norms, ReLU, average and maximum pooling, concatenation, sums, enlargement by whole factors, and
+            dense layers behind a flattening.
         sizes: of crops and heatmaps; if not given, the graph takes crops of any size.
         decoder: what to add to the graph, so that landmarks and scores come out; needs the sizes.
         metadata: goes into the file as it is.
@@ -164,6 +166,7 @@ def _add_network(graph: _Graph, network: nn.Module) -> tuple[str, str]:
     layers = dict(traced.named_modules())
     names: dict[fx.Node, str] = {}
     heatmaps = None
+    flat: set[fx.Node] = set()  # what is (B, N), and not (B, C, H, W)
     for node in traced.graph.nodes:
         if node.op == "placeholder" and not names:
             names[node] = "crops"
@@ -171,7 +174,12 @@ def _add_network(graph: _Graph, network: nn.Module) -> tuple[str, str]:
             heatmaps = names[node.args[0]]
         else:
             kind, attributes, constants = _describe(node, layers.get(str(node.target)))
-            inputs = [names[part] for part in _operands(node)]
+            parts = _operands(node)
+            if kind in ("Flatten", "Gemm") or (kind in ("Relu", "Identity") and flat.issuperset(parts)):
+                flat.add(node)
+            if kind == "Gemm" and not flat.issuperset(parts):
+                raise ExportError(f"expected a network of {_LAYERS}, got {layers[str(node.target)]} on maps")
+            inputs = [names[part] for part in parts]
             name = f"network.{node.name}"
             inputs += [
                 "" if values is None else graph.constant(f"{name}.{part}", values)
@@ -242,6 +250,38 @@ def _pool(layer: nn.AvgPool2d) -> _Operator | None:
     return "AveragePool", attributes, {}
 
 
+def _max_pool(layer: nn.MaxPool2d) -> _Operator | None:
+    size, stride, padding, dilation = layer.kernel_size, layer.stride, layer.padding, layer.dilation
+    if not isinstance(size, int) or not isinstance(stride, int) or layer.return_indices:
+        return None
+    if not isinstance(padding, int) or not isinstance(dilation, int):
+        return None
+    # Where a window could begin outside, torch leaves it out and other runtimes may not.
+    if layer.ceil_mode and (padding or stride > size):
+        return None
+    attributes = {
+        "kernel_shape": [size] * 2,
+        "strides": [stride] * 2,
+        "pads": [padding] * 4,
+        "dilations": [dilation] * 2,
+        "ceil_mode": int(layer.ceil_mode),
+    }
+    return "MaxPool", attributes, {}
+
+
+def _linear(layer: nn.Linear) -> _Operator:
+    return "Gemm", {"transB": 1}, {"weight": layer.weight, "bias": layer.bias}
+
+
+def _flatten(layer: nn.Flatten) -> _Operator | None:
+    return ("Flatten", {"axis": 1}, {}) if (layer.start_dim, layer.end_dim) == (1, -1) else None
+
+
+def _unflatten(layer: nn.Unflatten) -> _Operator | None:
+    shape = np.array([0, *layer.unflattened_size])  # 0: as many as there are
+    return ("Reshape", {}, {"shape": shape}) if layer.dim == 1 else None
+
+
 def _pool_function(node: fx.Node) -> _Operator | None:
     arguments: tuple[Any, ...] = node.args[1:]
     options: dict[str, Any] = node.kwargs
@@ -271,6 +311,10 @@ _MODULES: Final[dict[type[nn.Module], Callable[[Any], _Operator | None]]] = {
     nn.Conv2d: _convolution,
     nn.BatchNorm2d: _norm,
     nn.AvgPool2d: _pool,
+    nn.MaxPool2d: _max_pool,
+    nn.Linear: _linear,
+    nn.Flatten: _flatten,
+    nn.Unflatten: _unflatten,
     nn.ReLU: lambda layer: ("Relu", {}, {}),
     nn.Identity: lambda layer: ("Identity", {}, {}),
 }

@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
@@ -37,7 +37,7 @@ BACKENDS: Final[tuple[Backend, ...]] = ("auto", "torch", "onnxruntime", "openvin
 DEFAULT_BACKEND: Final[Backend] = "torch"
 
 _EXTRAS: Final[dict[Runtime, str]] = {"onnxruntime": "onnx", "openvino": "openvino"}
-_FASTEST_FIRST: Final[tuple[Runtime, ...]] = ("openvino", "onnxruntime")  # see docs/speed.md
+FASTEST_FIRST: Final[tuple[Runtime, ...]] = ("openvino", "onnxruntime")  # see docs/speed.md
 _LOWEST: Final = {"onnx": (1, 17), "onnxruntime": (1, 17), "openvino": (2024, 4)}  # as in the extras
 _SPINS_FOR_A_TIME: Final = (1, 26)  # the first ONNX Runtime whose threads can be told how long
 _PRECISIONS: Final = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
@@ -78,11 +78,12 @@ def make_runnable(
     device: torch.device,
     dtype: torch.dtype,
     sizes: GraphSizes | None = None,
-) -> TorchNetwork | RuntimeNetwork:
+    candidates: Sequence[Runtime] = FASTEST_FIRST,
+) -> Network:
     """Prepare a network to be run by a backend.
 
-    "auto" is the first of OpenVINO and ONNX Runtime, in this order, that is installed in a version that
-    the extras allow, supports the device and type, and can compile the network; else torch.
+    "auto" is the first of the candidates that is installed in a version that the extras allow, supports
+    the device and type, and can compile the network; else torch.
 
     Args:
         network: in evaluation mode. Torch runs it itself, if it computes in float32 on the CPU.
@@ -90,13 +91,14 @@ def make_runnable(
         device: where to run it.
         dtype: what to compute in.
         sizes: of crops and heatmaps, if they are known.
+        candidates: for "auto".
 
     Raises:
         MissingDependencyError: the backend is not installed; never for "auto" and "torch".
         ExportError: it cannot run this network; never for "auto" and "torch".
     """
     if backend == "auto":
-        for candidate in _FASTEST_FIRST:
+        for candidate in candidates:
             if device.type == "cpu" and dtype in _types(candidate) and _is_installed(candidate):
                 try:
                     return RuntimeNetwork(network, candidate, dtype, sizes)
@@ -224,15 +226,18 @@ class RuntimeNetwork:
         return run
 
 
+Network: TypeAlias = TorchNetwork | RuntimeNetwork
+
+
 def _compile_onnxruntime(graph: bytes, threads: int) -> Run:
     onnxruntime = import_extra("onnxruntime", "onnx", "other runtimes")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors
     # Between layers its threads must spin, as to wake them takes longer than a layer; but if they spin on for
-    # long after a run, they keep the cores from torch.
+    # long after a run, they keep the cores from torch, and from the threads of the next network.
     if _numbers(onnxruntime.__version__) >= _SPINS_FOR_A_TIME:
-        options.add_session_config_entry("session.intra_op.spin_duration_us", "1000")
+        options.add_session_config_entry("session.intra_op.spin_duration_us", "300")
     else:
         options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

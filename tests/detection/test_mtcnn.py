@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ import torch
 
 from face_landmarks.detection._boxes import suppress, suppress_nested
 from face_landmarks.detection.contract import run_detector
-from face_landmarks.detection.mtcnn import MTCNN, _cut, _round_up, _squares
+from face_landmarks.detection.mtcnn import MTCNN, _round_up
 from face_landmarks.errors import InputError, MissingDependencyError
 from face_landmarks.images import read_image
 
@@ -229,6 +230,7 @@ def test_only_what_read_image_gives_is_taken(mtcnn: MTCNN, image: object, messag
         ({"factor": 1}, "factor: expected a ratio from 0.3 to 0.95, got 1"),
         ({"factor": 0}, "factor"),
         ({"max_size": 0}, "max_size: expected a whole number, at least 12, got 0"),
+        ({"runtime": "opencv"}, "runtime: expected 'auto', 'torch' or 'onnxruntime', got 'opencv'"),
         ({"device": "toaster"}, "device: expected one that is present"),
     ],
 )
@@ -267,26 +269,55 @@ def test_the_weights_are_read_without_importing_their_package() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.fixture(scope="module")
+def faster() -> MTCNN:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    return MTCNN(device="cpu", runtime="onnxruntime")
+
+
+def test_the_runtimes_find_the_same_faces(mtcnn: MTCNN, faster: MTCNN, photo: np.ndarray) -> None:
+    assert (mtcnn.runtime, faster.runtime) == ("torch", "onnxruntime")
+    random = np.random.default_rng(1)
+    for _ in range(6):  # of ever new sizes
+        height, width = random.integers(150, 900, 2)
+        scene = cv2.resize(photo, (int(width), int(height)), interpolation=cv2.INTER_AREA)
+        for one, other in zip(run_detector(mtcnn, scene), run_detector(faster, scene), strict=True):
+            assert len(one) > 0
+            np.testing.assert_allclose(one, other, atol=1e-3)
+    nothing = np.zeros((40, 40, 3), np.uint8)
+    assert len(faster(nothing).boxes) == 0
+
+
+def test_a_detector_can_be_copied_by_pickling(mtcnn: MTCNN, faster: MTCNN, photo: np.ndarray) -> None:
+    for detector in (mtcnn, faster):
+        copy = pickle.loads(pickle.dumps(detector))
+        assert repr(copy) == repr(detector)
+        for one, other in zip(detector(photo), copy(photo), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_without_onnx_runtime_auto_is_torch_and_the_name_is_refused(
+    photo: np.ndarray, mtcnn: MTCNN, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    detector = MTCNN(device="cpu", runtime="auto")
+    assert detector.runtime == "torch"
+    np.testing.assert_array_equal(detector(photo).boxes, mtcnn(photo).boxes)
+    with pytest.raises(MissingDependencyError, match="onnxruntime"):
+        MTCNN(runtime="onnxruntime")
+
+
+def test_onnx_runtime_computes_on_the_cpu_alone(cuda: torch.device) -> None:
+    with pytest.raises(InputError, match="device: expected 'cpu' for backend 'onnxruntime'"):
+        MTCNN(device=cuda, runtime="onnxruntime")
+    assert MTCNN(device=cuda, runtime="auto").runtime == "torch"
+
+
 def test_boxes_are_the_same_on_the_gpu(mtcnn: MTCNN, photo: np.ndarray, cuda: torch.device) -> None:
     boxes, scores, _ = MTCNN(device=cuda)(photo)
     np.testing.assert_allclose(boxes, mtcnn(photo)[0], atol=0.1)
     np.testing.assert_allclose(scores, mtcnn(photo)[1], atol=1e-3)
-
-
-@pytest.mark.parametrize("place", [(40, 30, 64, 54), (-5, 30, 20, 55), (90, -9, 110, 11), (95, 60, 125, 90)])
-def test_a_square_is_cut_out_and_black_outside(place: tuple[int, int, int, int]) -> None:
-    image = np.random.default_rng(0).integers(1, 256, (70, 100, 3), dtype=np.uint8)
-    padded = np.pad(image, ((50, 50), (50, 50), (0, 0)))
-    x0, y0, x1, y1 = place
-    np.testing.assert_array_equal(
-        _cut(image, np.array(place, float)), padded[y0 + 50 : y1 + 50, x0 + 50 : x1 + 50]
-    )
-
-
-def test_squares_lie_about_the_centres_of_their_boxes() -> None:
-    boxes = np.array([(10.0, 20, 30, 60), (-5, 0, 15.4, 8), (7, 7, 7.2, 7.1)])
-    squares = [(0, 20, 40, 60), (-5, -6, 15, 14), (7, 7, 8, 8)]  # of whole pixels, at least one
-    np.testing.assert_array_equal(_squares(boxes), squares)
 
 
 def test_of_boxes_that_overlap_the_best_stays_and_also_what_lies_within_it_goes() -> None:

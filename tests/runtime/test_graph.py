@@ -72,6 +72,13 @@ def test_every_form_of_the_network_gives_the_heatmaps_of_torch_for_any_batch(nor
         nn.AvgPool2d(3),
         nn.AvgPool2d(2, stride=1, padding=1),
         nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False),
+        nn.MaxPool2d(3),
+        nn.MaxPool2d(3, 2, ceil_mode=True),
+        nn.MaxPool2d(2, stride=1, padding=1, dilation=2),
+        nn.Sequential(
+            nn.Flatten(), nn.Linear(3 * 17 * 22, 7), nn.ReLU(), nn.Identity(), nn.Linear(7, 5, bias=False)
+        ),
+        nn.Sequential(nn.Flatten(), nn.Linear(3 * 17 * 22, 12), nn.Unflatten(1, (3, 2, 2)), nn.MaxPool2d(2)),
         Apply(lambda crops: F.avg_pool2d(F.avg_pool2d(crops, 2), 3, stride=1, padding=1)),
         Apply(lambda crops: F.avg_pool2d(crops, 3, 2, 1, count_include_pad=False)),
         Apply(F.relu),
@@ -128,6 +135,14 @@ def overwritten(crops):
         (nn.AvgPool2d(2, padding=(1, 0)), "AvgPool2d"),
         (nn.AvgPool2d(2, ceil_mode=True), "AvgPool2d"),
         (nn.AvgPool2d(2, divisor_override=3), "AvgPool2d"),
+        (nn.MaxPool2d((2, 1)), "MaxPool2d"),
+        (nn.MaxPool2d(2, return_indices=True), "MaxPool2d"),
+        (nn.MaxPool2d(3, 2, padding=1, ceil_mode=True), "MaxPool2d"),
+        (nn.MaxPool2d(2, 3, ceil_mode=True), "MaxPool2d"),
+        (nn.Linear(22, 5), "Linear.* on maps"),
+        (nn.Sequential(nn.ReLU(), nn.Linear(22, 5)), "Linear.* on maps"),
+        (nn.Flatten(2), "Flatten"),
+        (nn.Unflatten(2, (17, 1)), "Unflatten"),
         (nn.Conv2d(3, 5, 3, padding="same"), "Conv2d"),
         (nn.Conv2d(3, 5, 3, padding_mode="reflect", padding=1), "Conv2d"),
         (nn.BatchNorm2d(3, affine=False), "BatchNorm2d"),
@@ -149,7 +164,7 @@ def overwritten(crops):
     ids=str,
 )
 def test_what_it_cannot_write_is_named(layer, name):
-    with pytest.raises(ExportError, match=rf"(?s)^expected a network .*sums and enlarge.* got.*{name}"):
+    with pytest.raises(ExportError, match=rf"(?s)^expected a network .*sums, enlarge.* got.*{name}"):
         write_graph(nn.Sequential(layer))
 
 

@@ -270,8 +270,8 @@ def test_a_runtime_computes_on_as_many_threads_as_torch_unless_told(runtime, thr
     ("version", "entry", "value"),
     [
         ("1.25.1", "session.force_spinning_stop", "1"),
-        ("1.26.0", "session.intra_op.spin_duration_us", "1000"),
-        ("2.0", "session.intra_op.spin_duration_us", "1000"),
+        ("1.26.0", "session.intra_op.spin_duration_us", "300"),
+        ("2.0", "session.intra_op.spin_duration_us", "300"),
         ("nightly", "session.force_spinning_stop", "1"),
     ],
 )

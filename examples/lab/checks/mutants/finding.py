@@ -3,6 +3,7 @@
 ALIGNER, RESULTS = "tests/test_aligner.py", "tests/test_results.py"
 CONTRACT, ROTATIONS = "tests/detection/test_contract.py", "tests/detection/test_rotations.py"
 YUNET, MTCNN = "tests/detection/test_yunet.py", "tests/detection/test_mtcnn.py"
+HALVES, MTCNN_NETWORKS = "tests/detection/test_halves.py", "tests/detection/test_mtcnn_networks.py"
 GRAPH = "tests/runtime/test_graph.py"
 SEARCH, UPRIGHT = "tests/locating/test_search.py", "tests/detection/test_upright.py"
 
@@ -294,10 +295,45 @@ MUTANTS = [
     ),
     (
         "MTCNN's squares are not centred",
-        "detection/mtcnn.py",
+        "detection/_halves.py",
         "corner = np.rint((edges[:, :2] + edges[:, 2:] - sides) / 2)",
         "corner = np.rint(edges[:, :2])",
-        MTCNN,
+        HALVES,
+    ),
+    (
+        "a copy of half the size is taken for one of exactly half",
+        "detection/_halves.py",
+        "np.divide(image.shape[1::-1], copy.shape[1::-1]) for copy in self.images",
+        "(2.0**n, 2.0**n) for n, copy in enumerate(self.images)",
+        HALVES,
+    ),
+    (
+        "views are cut from copies that are too small",
+        "detection/_halves.py",
+        ".clip(1) - 1",
+        ".clip(max=len(self.images) - 1)",
+        HALVES,
+    ),
+    (
+        "pooling forgets that slopes may be negative",
+        "detection/mtcnn_networks.py",
+        "slope_x[falling, channels + own] = 1",
+        "pass",
+        MTCNN_NETWORKS,
+    ),
+    (
+        "slopes above 1 are taken for others",
+        "detection/mtcnn_networks.py",
+        "sign = torch.where(slopes > 1, -1.0, 1.0)",
+        "sign = torch.ones_like(slopes)",
+        MTCNN_NETWORKS,
+    ),
+    (
+        "dense layers read the rows of a map first",
+        "detection/mtcnn_networks.py",
+        ".permute(0, 3, 2, 1).flatten(1)",
+        ".permute(0, 3, 1, 2).flatten(1)",
+        MTCNN_NETWORKS,
     ),
     # the ONNX graph
     (
