@@ -33,10 +33,10 @@ def test_squares_lie_about_the_centres_of_their_boxes() -> None:
 
 
 @pytest.mark.parametrize("size", [24, 48])
-@pytest.mark.parametrize("shape", [(256, 256), (255, 257), (301, 203)])
+@pytest.mark.parametrize("shape", [(384, 384), (399, 400), (510, 383)])
 def test_a_view_shows_what_its_square_says(shape: tuple[int, int], size: int) -> None:
     halves = Halves(ramp(*shape))
-    centre = np.array([101.3, 97.6])
+    centre = np.array([281.3, 267.6])
     sides = np.array([5.0, 20, 24, 30, 47.9, 48.1, 96, 100, 150, 194])
     edges = np.concatenate((centre - sides[:, None] / 2, centre + sides[:, None] / 2), axis=1)
     views, squares = halves.views(edges, size)
@@ -46,7 +46,7 @@ def test_a_view_shows_what_its_square_says(shape: tuple[int, int], size: int) ->
     np.testing.assert_allclose(squares[:, 2] - squares[:, 0], squares[:, 3] - squares[:, 1], rtol=0.03)
     middle = (squares[:, :2] + squares[:, 2:]) / 2
     seen = views[..., :2].astype(float).mean(axis=(1, 2)) / 255 * shape[::-1]
-    assert (abs(seen - middle) <= 0.6 * pixels[:, None]).all()
+    assert (abs(seen - middle) <= 2 + 0.1 * pixels[:, None]).all()  # a level of grey is up to 2 pixels
 
 
 def test_large_squares_come_from_small_copies() -> None:
