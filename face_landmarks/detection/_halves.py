@@ -52,8 +52,10 @@ class Halves:
         small = _squares(edges / zooms)
         keep = _reaches_into(small * zooms, self.images[0])
         views = np.empty((keep.sum(), size, size, 3), np.uint8)
-        for view, i in zip(views, keep.nonzero()[0], strict=True):
-            view[:] = _resize(_cut(self.images[level[i]], small[i]), (size, size))
+        places = small[keep].astype(int).tolist()
+        for view, copy, place in zip(views, level[keep].tolist(), places, strict=True):
+            part = _cut(self.images[copy], *place)
+            cv2.resize(part, (size, size), view, interpolation=cv2.INTER_LINEAR)
         return views, (small * zooms)[keep]
 
 
@@ -77,12 +79,11 @@ def _reaches_into(squares: Boxes, image: Image) -> NDArray[np.bool_]:
     return reaches
 
 
-def _cut(image: Image, square: Boxes) -> Image:
-    """A square of whole pixels; black outside the image."""
-    x0, y0, x1, y1 = square.astype(int)
+def _cut(image: Image, x0: int, y0: int, x1: int, y1: int) -> Image:
+    """What is between these edges; black outside the image."""
     height, width = image.shape[:2]
+    if x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height:
+        return image[y0:y1, x0:x1]
     part = image[max(0, y0) : y1, max(0, x0) : x1]
     outside = max(0, -y0), max(0, y1 - height), max(0, -x0), max(0, x1 - width)
-    if any(outside):
-        part = np.asarray(cv2.copyMakeBorder(part, *outside, cv2.BORDER_CONSTANT), np.uint8)
-    return part
+    return np.asarray(cv2.copyMakeBorder(part, *outside, cv2.BORDER_CONSTANT), np.uint8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Final, Literal
 
@@ -51,6 +51,7 @@ Runtime = Literal["auto", "torch", "onnxruntime"]
 _BORDER: Final = 1 / 8  # of the longer side: room around a face that fills its picture
 _SMALLEST_FACE: Final = 6  # pixels: half the proposal network's input
 _FACTORS: Final = (0.3, 0.95)
+_LARGE: Final = 80 * 80  # pixels of a level that the first network sees alone
 _BATCH: Final = 48  # squares that a network computes together: their layers fit the cache
 
 
@@ -150,9 +151,11 @@ class MTCNN:
 
     def _search(self, image: Image, border: int) -> Found:
         """The faces of an image with a border around it, in pixels of the image."""
-        framed = cv2.copyMakeBorder(image, border, border, border, border, cv2.BORDER_REPLICATE)
+        if border:
+            frame = cv2.copyMakeBorder(image, border, border, border, border, cv2.BORDER_REPLICATE)
+            image = np.asarray(frame, np.uint8)
         with torch.inference_mode(), own_types(self.device):
-            edges, scores, points = self._detect(np.asarray(framed, np.uint8))
+            edges, scores, points = self._detect(image)
         return edges - border, scores, points - border
 
     def _detect(self, image: Image) -> Found:
@@ -169,30 +172,36 @@ class MTCNN:
         """Edges (N, 4) of what may be a face, at every place and size."""
         found = [(np.empty((0, 4)), np.empty((0, 4)), np.empty(0, np.float32))]
         height, width = halves.images[0].shape[:2]
-        scale = CELL / self.min_face_size
-        while min(height, width) * scale >= CELL:
-            size = round(width * scale), round(height * scale)
-            cells, edges, scores = self._propose_faces(halves.resized(size))
-            zoom = np.tile(np.divide((width, height), size), 2)
-            found.append((cells * zoom, edges * zoom, scores))
-            scale *= self.factor
+        for levels in _strips(_pyramid(halves, CELL / self.min_face_size, self.factor)):
+            for level, part in zip(levels, self._propose_faces(levels), strict=True):
+                cells, edges, scores = part
+                zoom = np.tile(np.divide((width, height), level.shape[1::-1]), 2)
+                found.append((cells * zoom, edges * zoom, scores))
         all_cells, all_edges, all_scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return all_edges[suppress(all_cells, all_scores, 0.7)]
 
-    def _propose_faces(self, level: Image) -> tuple[Boxes, Boxes, Scores]:
-        """Cells (N, 4) of a level of the pyramid that may show a face, edges of these faces, and scores."""
-        height, width = level.shape[:2]
-        canvas = np.zeros((1, _round_up(height), _round_up(width), 3), np.uint8)
-        canvas[0, :height, :width] = level
+    def _propose_faces(self, levels: Sequence[Image]) -> Iterator[tuple[Boxes, Boxes, Scores]]:
+        """Of each level: cells (N, 4) that may show a face, edges of these faces, and scores.
+
+        The network sees the levels side by side.
+        """
+        widths = [level.shape[1] + level.shape[1] % STEP for level in levels]
+        tallest = max(level.shape[0] for level in levels)
+        canvas = np.zeros((1, _round_up(tallest), _round_up(sum(widths)), 3), np.uint8)
+        lefts = np.cumsum([0, *widths[:-1]]).tolist()
+        for level, left in zip(levels, lefts, strict=True):
+            canvas[0, : level.shape[0], left : left + level.shape[1]] = level
         answer, scores = self._run(self._propose, canvas)
-        inside = scores[0, : (height - CELL) // STEP + 1, : (width - CELL) // STEP + 1]
-        rows, columns = (inside >= self.thresholds[0]).nonzero()
-        corner = STEP * np.stack((columns, rows), axis=1).astype(np.float64)  # (N, 2)
-        # As the published cascade counts: a cell begins with its second pixel.
-        cells = np.concatenate((corner + 1, corner + CELL), axis=1)
-        edges = cells + (CELL - 1) * answer[0, :4, rows, columns]
-        keep = suppress(cells, inside[rows, columns], 0.5)
-        return cells[keep], edges[keep], inside[rows, columns][keep]
+        for level, left in zip(levels, lefts, strict=True):
+            height, width = ((side - CELL) // STEP + 1 for side in level.shape[:2])
+            here = scores[0, :height, left // STEP : left // STEP + width]  # of cells within the level
+            rows, columns = (here >= self.thresholds[0]).nonzero()
+            corner = STEP * np.stack((columns, rows), axis=1).astype(np.float64)  # (N, 2)
+            # As the published cascade counts: a cell begins with its second pixel.
+            cells = np.concatenate((corner + 1, corner + CELL), axis=1)
+            edges = cells + (CELL - 1) * answer[0, :4, rows, columns + left // STEP]
+            keep = suppress(cells, here[rows, columns], 0.5)
+            yield cells[keep], edges[keep], here[rows, columns][keep]
 
     def _judge(
         self, network: Network, halves: Halves, edges: Boxes, size: int, threshold: float
@@ -223,8 +232,7 @@ class MTCNN:
 
     def _run(self, network: Network, images: Image) -> tuple[NDArray[np.float32], Scores]:
         """What a network answers to (B, H, W, 3) uint8, (B, C, h, w), and its scores (B, h, w)."""
-        # Made float by NumPy: torch's threads would fight with those of a runtime.
-        pixels = to_device(images.astype(np.float32), self.device).permute(0, 3, 1, 2)
+        pixels = to_device(images, self.device).permute(0, 3, 1, 2)
         answer: NDArray[np.float32] = network(pixels).cpu().numpy()
         scores = (1 + np.tanh(answer[:, 4] / 2)) / 2  # the logistic function, without overflow
         return answer, np.asarray(scores, np.float32)
@@ -259,6 +267,26 @@ def _check_thresholds(thresholds: object) -> tuple[float, ...]:
     if not isinstance(thresholds, (tuple, list, np.ndarray)) or np.shape(thresholds) != (3,):
         raise InputError(f"thresholds: expected {expected}, got {shown(thresholds)}")
     return tuple(check_number("thresholds", value, expected, least=0, most=1) for value in thresholds)
+
+
+def _pyramid(halves: Halves, scale: float, factor: float) -> Iterator[Image]:
+    """The image at this scale, then each time smaller by the factor, while a cell fits in."""
+    height, width = halves.images[0].shape[:2]
+    while min(height, width) * scale >= CELL:
+        yield halves.resized((round(width * scale), round(height * scale)))
+        scale *= factor
+
+
+def _strips(levels: Iterable[Image]) -> Iterator[list[Image]]:
+    """Levels that the first network sees together: the small ones, as each call costs more than they do."""
+    small = []
+    for level in levels:
+        if level.shape[0] * level.shape[1] > _LARGE:
+            yield [level]
+        else:
+            small.append(level)
+    if small:
+        yield small
 
 
 def _round_up(count: int) -> int:

@@ -30,6 +30,7 @@ REFINED: Final = 24  # side of the second network's input, in pixels
 JUDGED: Final = 48  # of the third's
 
 _MEAN, _SCALE = 127.5, 128.0  # the networks were trained on (pixels - mean) / scale
+_BLOCK: Final = 16  # channels that a processor computes at once
 _MAP: Final = 3  # side of the map that a dense layer looks at, in cells
 
 _Layer = TypeVar("_Layer", bound=nn.Module)
@@ -96,29 +97,36 @@ def load_network(chain: Chain) -> nn.Sequential:
 def for_runtimes(network: nn.Sequential) -> nn.Sequential:
     """The same network, of layers that other runtimes compute in the layout of their convolutions.
 
-    They know no PReLU there. With a slope a of at most 1 it is max(x, a x).
+    They know no PReLU there. It is x + relu((a - 1) x) with a slope a of at most 1, and a x + (1 - a) relu(x)
+    with any. Before a pooling it is cheaper behind it, if that adds no block to the channels.
     """
     layers: list[Any] = list(network)
     for i, layer in enumerate(layers):
-        if isinstance(layer, nn.PReLU) and isinstance(layers[i - 1], nn.Linear):
+        if not isinstance(layer, nn.PReLU):
+            continue
+        slopes = layer.weight
+        pooled = isinstance(layers[i + 1], nn.MaxPool2d)
+        if isinstance(layers[i - 1], nn.Linear):
             layers[i - 1 : i + 2] = _without_prelu(*layers[i - 1 : i + 2])
-        elif isinstance(layer, nn.PReLU) and (layer.weight > 1).any():
+        elif pooled and len(slopes) + (slopes < 0).sum() <= _BLOCK:
             layers[i - 1 : i + 3] = _pooled_first(*layers[i - 1 : i + 3])
-        elif isinstance(layer, nn.PReLU):
-            layers[i] = _Larger(nn.Identity(), _scaling(layer.weight - 1))
+        elif (slopes <= 1).all():
+            layers[i] = _Sum(nn.Identity(), _scaling(slopes - 1), nn.Identity())
+        else:
+            layers[i] = _Sum(_scaling(slopes), nn.Identity(), _scaling(1 - slopes))
     return nn.Sequential(*layers).requires_grad_(False)
 
 
-class _Larger(nn.Module):
-    """The larger of two functions of x: one, and one plus a gap."""
+class _Sum(nn.Module):
+    """A layer, and another behind a third and ReLU: one(x) + other(relu(gap(x)))."""
 
-    def __init__(self, one: nn.Module, gap: nn.Module) -> None:
+    def __init__(self, one: nn.Module, gap: nn.Module, other: nn.Module) -> None:
         super().__init__()
-        self.one, self.gap = one, gap
+        self.one, self.gap, self.other = one, gap, other
 
     def forward(self, x: Tensor) -> Tensor:
-        larger: Tensor = self.one(x) + F.relu(self.gap(x))
-        return larger
+        total: Tensor = self.one(x) + self.other(F.relu(self.gap(x)))
+        return total
 
 
 def _without_prelu(first: nn.Linear, prelu: nn.PReLU, last: nn.Linear) -> list[nn.Module]:
@@ -152,7 +160,7 @@ def _pooled_first(
         for rows in (x, slope_x - x)
     )
     signed = _convolution(following.weight * sign[:, None, None], following.bias)
-    return [_convolution(weight, bias), pool, _Larger(one, gap), signed]
+    return [_convolution(weight, bias), pool, _Sum(one, gap, nn.Identity()), signed]
 
 
 def _layers(state: dict[str, Tensor], chain: Chain) -> Iterator[nn.Module]:

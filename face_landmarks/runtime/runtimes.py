@@ -206,8 +206,12 @@ class RuntimeNetwork:
                 if process != os.getpid():  # no other thread has been here
                     self._left_behind = run  # its threads are in the parent: to delete it is to wait for them
                     run = self._compile()
-        crops = crops.detach().to("cpu", torch.float32)
-        return torch.from_numpy(run(np.ascontiguousarray(crops.numpy())))
+        crops = crops.detach().cpu()
+        if crops.dtype not in (torch.float32, torch.uint8):
+            crops = crops.float()
+        # Bytes become numbers here, as torch's threads would fight with those of the runtime.
+        array = np.ascontiguousarray(crops.numpy()).astype(np.float32, copy=False)
+        return torch.from_numpy(run(array))
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("backend", "dtype", "threads", "_graph")}

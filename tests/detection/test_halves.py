@@ -21,9 +21,7 @@ def test_a_square_is_cut_out_and_black_outside(place: tuple[int, int, int, int])
     image = np.random.default_rng(0).integers(1, 256, (70, 100, 3), dtype=np.uint8)
     padded = np.pad(image, ((50, 50), (50, 50), (0, 0)))
     x0, y0, x1, y1 = place
-    np.testing.assert_array_equal(
-        _cut(image, np.array(place, float)), padded[y0 + 50 : y1 + 50, x0 + 50 : x1 + 50]
-    )
+    np.testing.assert_array_equal(_cut(image, *place), padded[y0 + 50 : y1 + 50, x0 + 50 : x1 + 50])
 
 
 def test_squares_lie_about_the_centres_of_their_boxes() -> None:
