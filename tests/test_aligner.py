@@ -591,3 +591,22 @@ def test_bfloat16_stays_near_float32(astronaut):
 def test_a_cuda_aligner_agrees_with_the_cpu(cuda, astronaut):
     there = FaceAligner(device=cuda).align(ASTRONAUT, astronaut.boxes)
     np.testing.assert_allclose(there.landmarks, astronaut.landmarks, atol=0.05)
+
+
+def test_the_mirror_image_of_a_face_gives_its_landmarks():
+    aligner = FaceAligner("shr-fan-68-tiny", detector=None, device="cpu")
+    locator = aligner._locator
+    photo = read_image(ASTRONAUT)
+    width = photo.shape[1]
+    box = np.array([[178, 59, 267, 175]], np.float32)
+    other = np.array([[width - 1 - 267, 59, width - 1 - 178, 175]], np.float32)
+    roll = np.array([0.2], np.float32)
+    direct = locator.locate([photo], box, roll)
+    mirrored = locator.locate([np.ascontiguousarray(photo[:, ::-1])], other, -roll, mirrored=True)
+    order = list(locator.layout.mirror)
+    expected = direct.landmarks[:, order] * (-1, 1) + (width - 1, 0)
+    right, left = locator.layout.eye_corners
+    inter_ocular = np.linalg.norm(direct.landmarks[:, left] - direct.landmarks[:, right], axis=-1)
+    expected += 2 * locator.card.lean * inter_ocular * np.array([np.cos(-roll[0]), np.sin(-roll[0])])
+    np.testing.assert_allclose(mirrored.landmarks, expected, atol=0.05)
+    np.testing.assert_allclose(mirrored.scores, direct.scores[:, order], atol=0.01)

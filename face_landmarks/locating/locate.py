@@ -98,7 +98,12 @@ class Locator:
 
     @torch.inference_mode()
     def locate(
-        self, photos: Sequence[NDArray[np.uint8]], boxes: NDArray[Any], rolls: NDArray[Any]
+        self,
+        photos: Sequence[NDArray[np.uint8]],
+        boxes: NDArray[Any],
+        rolls: NDArray[Any],
+        *,
+        mirrored: bool = False,
     ) -> Located:
         """Crop B faces, run the network on them, and carry what it finds back to the photos.
 
@@ -106,10 +111,11 @@ class Locator:
             photos: of each face, (H, W, 3) RGB.
             boxes: (B, 4), upright face boxes.
             rolls: (B,) radians, by which each box is turned about its centre, clockwise on the screen.
+            mirrored: show the network the mirror images of the crops, and nothing else.
         """
         image_to_crop = self.card.image_to_crop(torch.from_numpy(boxes), torch.from_numpy(rolls))  # (B, 3, 3)
         crops = warp(photos, image_to_crop, self.crop_size, self.device)
-        points, scores = self.locate_in_crops(crops)
+        points, scores = self._locate_mirrored(crops) if mirrored else self.locate_in_crops(crops)
         crop_to_image = np.linalg.inv(image_to_crop.numpy())
         if self.card.calibration is None:
             errors = np.full(scores.shape, np.nan, np.float32)
@@ -122,12 +128,20 @@ class Locator:
         """Landmarks in crop pixels (B, K, 2) and their scores (B, K) of a batch of crops."""
         points, scores = self.decode(self.network(crops))
         if self.flip:
-            mirrored, mirrored_scores = self.decode(self.network(crops.flip(-1)))
-            order = list(self.layout.mirror)
-            unmirrored = transform_points(mirror_matrix(self.crop_size), mirrored[:, order])
-            points, scores = (points + unmirrored) / 2, (scores + mirrored_scores[:, order]) / 2
-            points = self._restore_lean(points)
+            others, other_scores = self._locate_mirrored(crops)
+            points, scores = (points + others) / 2, (scores + other_scores) / 2
         return points, scores
+
+    def _locate_mirrored(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, in crop pixels of the crops as they are, by their mirror images alone."""
+        points, scores = self.decode(self.network(crops.flip(-1)))
+        order = list(self.layout.mirror)
+        points = transform_points(mirror_matrix(self.crop_size), points[:, order])
+        # The labels lean to one side, and so does the network, also where it sees a mirror image.
+        right, left = self.layout.eye_corners
+        inter_ocular = (points[:, left] - points[:, right]).norm(dim=-1)  # (B,)
+        points[..., 0] += 2 * self.card.lean * inter_ocular.unsqueeze(1)
+        return points, scores[:, order]
 
     @torch.inference_mode()
     def heatmaps(
@@ -161,11 +175,3 @@ class Locator:
             found = torch.cat((points, scores.unsqueeze(-1)), dim=-1).cpu()  # (B, K, 3): one transfer
             points, scores = found[..., :2], found[..., 2]
         return transform_points(self.heatmap_to_crop, points), scores
-
-    def _restore_lean(self, points: Tensor) -> Tensor:
-        """Points with the offset of the training labels, the card's `lean`, which mirroring cancels."""
-        right, left = self.layout.eye_corners
-        inter_ocular = (points[:, left] - points[:, right]).norm(dim=-1)  # (B,)
-        offset = torch.zeros_like(points)
-        offset[..., 0] = self.card.lean * inter_ocular.unsqueeze(1)
-        return points + offset

@@ -8,8 +8,9 @@ is no face. These passes follow; each is one run of the network on one crop:
     quarters    if the score is still low: the box turned by 90, 180 and 270 degrees. If the best of the three
                 scores higher, it is located upright again, and replaces the answer so far only if its score
                 is higher by a margin, as a wrong turn does more harm than a right one does good
-    check       a crop made from the landmarks of the answer. A right answer comes out at the same place; if
-                landmarks move by more than a tolerance, the scores are lowered in proportion
+    check       the mirror image of a crop made from the landmarks of the answer. A right answer comes out at
+                the same place; if landmarks move by more than a tolerance, the scores are lowered in
+                proportion
 
 `examples/lab/accuracy/measure_search.py` measures what the margin and the tolerance are chosen by.
 """
@@ -31,7 +32,7 @@ Boxes: TypeAlias = NDArray[Any]  # (B, 4), of any floating type
 Rolls: TypeAlias = NDArray[Any]  # (B,) radians
 
 _MARGIN: Final = 0.1  # of mean score, by which a turned answer must surpass the one that is not
-_TOLERANCE: Final = 0.01  # of the box's size (root of its area), by which landmarks may move in the check
+_TOLERANCE: Final = 0.014  # of the box's size (root of its area), by which landmarks may move in the check
 _SMALLEST_FACE: Final = 0.25  # of the box that was given; smaller ones have collapsed and are no face
 
 
@@ -86,13 +87,13 @@ def _search_turned(
 
 
 def _checked(locator: Locator, found: Located, photos: Sequence[NDArray[np.uint8]], boxes: Boxes) -> Located:
-    """The answers for B faces, with lower scores where a second pass finds the landmarks elsewhere.
+    """The answers for B faces, with lower scores where the mirror image has the landmarks elsewhere.
 
     The expected error of a landmark is at least the distance that it moved.
     """
     if not locator.layout.has_jaw:
         return found
-    again = _upright(locator, found, np.ones(len(boxes), bool), photos, boxes)
+    again = _upright(locator, found, np.ones(len(boxes), bool), photos, boxes, mirrored=True)
     moved = np.linalg.norm(again.landmarks - found.landmarks, axis=2)  # (B, K) pixels
     size = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
     allowed, mean = _TOLERANCE * size, moved.mean(axis=1)
@@ -111,6 +112,8 @@ def _upright(
     chosen: NDArray[np.bool_],
     photos: Sequence[NDArray[np.uint8]],
     boxes: Boxes,
+    *,
+    mirrored: bool = False,
 ) -> Located:
     """The chosen (B,) faces, located again at upright crops made from their landmarks: C of them.
 
@@ -133,7 +136,7 @@ def _upright(
     if not len(places):
         return again
     some = [photos[row] for row in rows[places].tolist()]
-    return again.replaced(places, locator.locate(some, upright[places], rolls[places]))
+    return again.replaced(places, locator.locate(some, upright[places], rolls[places], mirrored=mirrored))
 
 
 def _keep_better(first: Located, chosen: NDArray[np.bool_], second: Located, margin: float = 0.0) -> Located:

@@ -76,15 +76,15 @@ MUTANTS = [
     (
         "scores of the mirrored crop keep their order",
         "locating/locate.py",
-        "mirrored_scores[:, order]",
-        "mirrored_scores",
+        "return points, scores[:, order]",
+        "return points, scores",
         ALIGNER,
     ),
     (
         "the label offset is not put back after the mirror",
         "locating/locate.py",
-        "            points = self._restore_lean(points)\n",
-        "",
+        "points[..., 0] += 2 * self.card.lean",
+        "points[..., 0] += 0 * self.card.lean",
         ALIGNER,
     ),
     (
@@ -144,6 +144,13 @@ MUTANTS = [
         "found.scores * trust.astype(np.float32)[:, np.newaxis]",
         "found.scores",
         ALIGNER,
+    ),
+    (
+        "the check sees the same image again",
+        "locating/search.py",
+        "photos, boxes, mirrored=True)",
+        "photos, boxes)",
+        SEARCH,
     ),
     (
         "a landmark that moved in the check keeps its expected error",
