@@ -19,8 +19,8 @@ MUTANTS = [
     (
         "a tensor that is added to itself is given once",
         "runtime/graph.py",
-        "names[part] for part in _operands(node)",
-        "names[part] for part in node.all_input_nodes",
+        "parts = _operands(node)\n",
+        "parts = node.all_input_nodes\n",
         GRAPH,
     ),
     (
@@ -91,10 +91,9 @@ MUTANTS = [
     (
         "a runtime takes crops of float32 alone",
         "runtime/runtimes.py",
-        'crops.detach().to("cpu", torch.float32)',
-        "crops.detach()",
-        RUNTIMES,
-    ),
+        "            crops = crops.float()\n",
+        "            pass\n",
+        RUNTIMES,    ),
     (
         "ONNX Runtime spins after a run",
         "runtime/runtimes.py",
