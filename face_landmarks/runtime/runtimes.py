@@ -207,7 +207,7 @@ class RuntimeNetwork:
                     self._left_behind = run  # its threads are in the parent: to delete it is to wait for them
                     run = self._compile()
         crops = crops.detach().cpu()
-        if crops.dtype not in (torch.float32, torch.uint8):
+        if crops.dtype == torch.bfloat16:  # NumPy has none
             crops = crops.float()
         # Bytes become numbers here, as torch's threads would fight with those of the runtime.
         array = np.ascontiguousarray(crops.numpy()).astype(np.float32, copy=False)

@@ -67,16 +67,19 @@ def test_a_runtime_gives_the_heatmaps_of_torch_for_any_number_of_crops(runtime, 
 def test_networks_take_crops_of_any_type_and_order_and_answer_in_float32(backend):
     pytest.importorskip("onnx" if backend == "torch" else backend)
     network = make_runnable(random_network("after"), backend, torch.device("cpu"), torch.float32)
-    crops = torch.rand(2, 3, 64, 64).half()
+    crops = torch.rand(2, 3, 64, 64).bfloat16()
     expected = network(crops.float())
     assert expected.dtype == torch.float32
     for same in (
         crops,
         crops.double(),
+        crops.float().half(),
         crops.float().to(memory_format=torch.channels_last),
         crops.float().requires_grad_(),
     ):
         torch.testing.assert_close(network(same), expected, atol=1e-6, rtol=1e-5)
+    pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    torch.testing.assert_close(network(pixels), network(pixels.float()), atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
