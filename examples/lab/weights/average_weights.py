@@ -1,20 +1,20 @@
-"""Average the weights of a run with those of the model it began from: often better than either.
+"""Average the weights of a run with those of other models of its family: often better than each of them.
 
     python examples/lab/weights/average_weights.py runs/third --with shr-fan-68 --out runs/averaged
     python examples/lab/weights/embed_model.py runs/averaged ...
 
-Both must have the same network and similar weights, as a run and its --init have.
+All must have the same network and similar weights, as a run and its --init have, or runs that begin from the
+same model.
 
 Reference:
     Wortsman et al. Robust Fine-Tuning of Zero-Shot Models. CVPR 2022. https://arxiv.org/abs/2109.01903
+    Wortsman et al. Model Soups. ICML 2022. https://arxiv.org/abs/2203.05482
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-
-import torch
 
 from face_landmarks.models.weights import check_state_dict, load_weights
 from face_landmarks.training.runs import BEST, load_best, save_state
@@ -23,20 +23,31 @@ from face_landmarks.training.runs import BEST, load_best, save_state
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a finished training run")
-    parser.add_argument("--with", dest="model", required=True, help="a model's name or file")
     parser.add_argument(
-        "--share", type=float, default=0.5, help="of the run's weights (default: %(default)s)"
+        "--with", dest="models", nargs="+", required=True, metavar="MODEL", help="names or files of models"
+    )
+    parser.add_argument(
+        "--share",
+        type=float,
+        help="of the run's weights; the models share the rest (default: equal shares)",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the averaged run")
     options = parser.parse_args()
     run = load_best(options.run)
-    card, other = load_weights(options.model)
-    check_state_dict(card, other, {name: value.shape for name, value in run["average"].items()})
+    weights = run["average"]
+    shapes = {name: value.shape for name, value in weights.items()}
+    others = []
+    for model in options.models:
+        card, state = load_weights(model)
+        check_state_dict(card, state, shapes)
+        others.append(state)
+    share = 1 / (1 + len(others)) if options.share is None else options.share
+    rest = (1 - share) / len(others)
     run["average"] = {
-        name: torch.lerp(other[name].float(), value.float(), options.share)
+        name: share * value.float() + rest * sum(other[name].float() for other in others)
         if value.is_floating_point()
         else value
-        for name, value in run["average"].items()
+        for name, value in weights.items()
     }
     options.out.mkdir(parents=True, exist_ok=True)
     save_state(options.out / BEST, run)
