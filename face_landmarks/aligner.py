@@ -16,7 +16,7 @@ from torch import Tensor
 
 from face_landmarks._system.arguments import check_choice, check_flag, check_whole, shown
 from face_landmarks._system.devices import choose_device
-from face_landmarks._system.forking import settle_threads
+from face_landmarks._system.forking import ForkableLock, settle_threads
 from face_landmarks.detection.contract import Detector, check_rolls, run_detector
 from face_landmarks.detection.contract import check_boxes as check_boxes
 from face_landmarks.detection.named import check_detector, make_detector
@@ -39,6 +39,9 @@ from face_landmarks.runtime.runtimes import Backend, check_backend, make_runnabl
 OnError: TypeAlias = Literal["raise", "warn"] | Callable[[int, Exception], object]
 
 _TYPES: Final = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+_loading = ForkableLock()  # a detector
 
 
 class FaceAligner:
@@ -126,6 +129,7 @@ class FaceAligner:
         sizes = GraphSizes.of(model.card.network)
         network = make_runnable(self._original, backend, self.device, self.dtype, sizes)
         self.backend: Backend = network.backend
+        self._backend = backend  # as asked for
         self._locator = Locator(network, model.card, self.device, flip)
         self.card = model.card
         self.layout = self._locator.layout
@@ -152,9 +156,11 @@ class FaceAligner:
     def detector(self) -> Detector | None:
         """The face detector; one given by name is loaded when it is first needed."""
         if isinstance(self._detector, str):
-            self._detector = make_detector(
-                self._detector, device=self.device, rotations=self.rotations, backend=self.backend
-            )
+            with _loading:
+                if isinstance(self._detector, str):  # no other thread has been here
+                    self._detector = make_detector(
+                        self._detector, device=self.device, rotations=self.rotations, backend=self._backend
+                    )
         return self._detector
 
     def get_landmarks(

@@ -3,6 +3,7 @@
 import io
 import pickle
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -610,3 +611,16 @@ def test_the_mirror_image_of_a_face_gives_its_landmarks():
     expected += 2 * locator.card.lean * inter_ocular * np.array([np.cos(-roll[0]), np.sin(-roll[0])])
     np.testing.assert_allclose(mirrored.landmarks, expected, atol=0.05)
     np.testing.assert_allclose(mirrored.scores, direct.scores[:, order], atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("backend", "runtime"), [("torch", "torch"), ("onnxruntime", "onnxruntime"), ("auto", "onnxruntime")]
+)
+def test_a_detector_given_by_name_runs_beside_the_backend(backend, runtime):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    aligner = FaceAligner("shr-fan-68-tiny", device="cpu", backend=backend)
+    with ThreadPoolExecutor(4) as pool:  # which all ask for it first
+        detectors = list(pool.map(lambda _: aligner.detector, range(8)))
+    assert detectors[0].runtime == runtime
+    assert all(detector is detectors[0] for detector in detectors)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -77,12 +78,18 @@ def test_a_search_in_a_foreign_state_finds_the_same(state: str) -> None:
     np.testing.assert_array_equal(found.landmark_errors, expected.landmark_errors)
 
 
+@pytest.mark.parametrize("runtime", ["torch", "onnxruntime"])
 @pytest.mark.parametrize("state", STATES)
-def test_a_detector_in_a_foreign_state_finds_the_same(state: str) -> None:
+def test_a_detector_in_a_foreign_state_finds_the_same(
+    state: str, runtime: Literal["torch", "onnxruntime"]
+) -> None:
+    if runtime == "onnxruntime":
+        pytest.importorskip("onnx")
+        pytest.importorskip("onnxruntime")
     photo = read_image(PHOTO)
-    boxes, scores = MTCNN(device="cpu")(photo)[:2]
+    boxes, scores = MTCNN(device="cpu", runtime=runtime)(photo)[:2]
     with STATES[state]():
-        detector = MTCNN(device="cpu")
+        detector = MTCNN(device="cpu", runtime=runtime)
         inside = detector(photo)
     for found in (inside, detector(photo)):
         np.testing.assert_array_equal(found[0], boxes)

@@ -92,7 +92,7 @@ def make_aligner(options: argparse.Namespace) -> FaceAligner:
         detector = MTCNN(
             min_face_size=options.min_face_size,
             rotations=rotations,
-            device=options.device,
+            device=options.device or (None if options.backend in ("auto", "torch") else "cpu"),
             runtime=runtime_beside(options.backend),
         )
         rotations = "never"

@@ -27,15 +27,15 @@ from face_landmarks.detection._boxes import (
     suppress,
     suppress_nested,
 )
-from face_landmarks.detection._halves import Halves
+from face_landmarks.detection._mipmaps import Mipmaps
 from face_landmarks.detection.contract import Detections
 from face_landmarks.detection.mtcnn_networks import (
     CELL,
-    JUDGED,
     OUTPUT,
+    OUTPUT_SIZE,
     PROPOSAL,
-    REFINED,
     REFINEMENT,
+    REFINEMENT_SIZE,
     STEP,
     Chain,
     for_runtimes,
@@ -44,7 +44,7 @@ from face_landmarks.detection.mtcnn_networks import (
 from face_landmarks.detection.rotations import Rotations, check_rotations, search_turned
 from face_landmarks.errors import InputError
 from face_landmarks.runtime.graph import GraphSizes
-from face_landmarks.runtime.runtimes import Network, check_backend, make_runnable
+from face_landmarks.runtime.runtimes import Network, make_runnable
 
 Runtime = Literal["auto", "torch", "onnxruntime"]
 
@@ -66,7 +66,7 @@ class MTCNN:
     with a border around it: a face cut tightly out of a photo needs that room.
 
     Args:
-        device: where the networks run; CUDA if present by default, else the CPU.
+        device: where the networks run; by default the CPU for "onnxruntime", else CUDA if present.
         min_face_size: side of the smallest face that is searched for, in pixels of the image after
             shrinking, at least 6; time grows with its inverse square.
         thresholds: least scores, in [0, 1], to pass the three networks. The last is the least
@@ -79,13 +79,13 @@ class MTCNN:
             "fallback", if no face is found as it is, first by quarters and then by the rest; or "always",
             which takes twelve times as long, as the diagonals make larger images.
         runtime: what runs the networks: "torch"; on the CPU "onnxruntime", which is faster; or "auto",
-            ONNX Runtime where it is installed and the device is the CPU, else torch. Their boxes are the
-            same to 0.001 pixels.
+            ONNX Runtime where it is installed and the device is the CPU, else torch. The attribute tells
+            which one was chosen. Their boxes are the same to 0.001 pixels.
 
     Raises:
         MissingDependencyError: facenet-pytorch is not installed, or lacks its weights; or ONNX Runtime is
             asked for and not installed.
-        InputError: an argument is out of its range.
+        InputError: an argument is out of its range, or the runtime does not support the device.
 
     Reference:
         Zhang, Zhang, Li, Qiao. Joint Face Detection and Alignment using Multi-task Cascaded
@@ -118,6 +118,8 @@ class MTCNN:
         self.rotations = rotations
         check_choice("runtime", runtime, ("auto", "torch", "onnxruntime"))
         self.device = choose_device("cpu" if device is None and runtime == "onnxruntime" else device)
+        if runtime == "onnxruntime" and self.device.type != "cpu":
+            raise InputError(f"device: expected 'cpu' for runtime 'onnxruntime', got '{self.device}'")
         self._propose = _make_runnable(PROPOSAL, runtime, self.device)
         self._refine = _make_runnable(REFINEMENT, runtime, self.device)
         self._output = _make_runnable(OUTPUT, runtime, self.device)
@@ -160,19 +162,23 @@ class MTCNN:
 
     def _detect(self, image: Image) -> Found:
         """The cascade."""
-        halves = Halves(image)
-        edges = self._scan(halves)
-        squares, edges, scores, _ = self._judge(self._refine, halves, edges, REFINED, self.thresholds[1])
+        mipmaps = Mipmaps(image)
+        edges = self._scan(mipmaps)
+        squares, edges, scores, _ = self._judge(
+            self._refine, mipmaps, edges, REFINEMENT_SIZE, self.thresholds[1]
+        )
         edges = edges[suppress(squares, scores, 0.7)]
-        squares, edges, scores, points = self._judge(self._output, halves, edges, JUDGED, self.thresholds[2])
+        squares, edges, scores, points = self._judge(
+            self._output, mipmaps, edges, OUTPUT_SIZE, self.thresholds[2]
+        )
         keep = suppress_nested(edges, scores, 0.7)
         return edges[keep], scores[keep], points[keep]
 
-    def _scan(self, halves: Halves) -> Boxes:
+    def _scan(self, mipmaps: Mipmaps) -> Boxes:
         """Edges (N, 4) of what may be a face, at every place and size."""
         found = [(np.empty((0, 4)), np.empty((0, 4)), np.empty(0, np.float32))]
-        height, width = halves.images[0].shape[:2]
-        for levels in _strips(_pyramid(halves, CELL / self.min_face_size, self.factor)):
+        height, width = mipmaps.images[0].shape[:2]
+        for levels in _strips(_pyramid(mipmaps, CELL / self.min_face_size, self.factor)):
             for level, part in zip(levels, self._propose_faces(levels), strict=True):
                 cells, edges, scores = part
                 zoom = np.tile(np.divide((width, height), level.shape[1::-1]), 2)
@@ -204,7 +210,7 @@ class MTCNN:
             yield cells[keep], edges[keep], here[rows, columns][keep]
 
     def _judge(
-        self, network: Network, halves: Halves, edges: Boxes, size: int, threshold: float
+        self, network: Network, mipmaps: Mipmaps, edges: Boxes, size: int, threshold: float
     ) -> tuple[Boxes, Boxes, Scores, Boxes]:
         """The squares around boxes in which a network of this input size sees a face.
 
@@ -212,12 +218,12 @@ class MTCNN:
             Squares (N, 4), the boxes that the network makes of them (N, 4), scores (N,), and points
             (N, 5, 2), which the second network does not know: (N, 0, 2).
         """
-        views, squares = halves.views(edges, size)
+        crops, squares = mipmaps.crops(edges, size)
         if not len(squares):
             edges, scores, points = no_faces()
             return edges, edges, scores, points
-        missing = _round_up(len(views)) - len(views)
-        canvas = np.pad(views, ((0, missing), (0, 0), (0, 0), (0, 0)))
+        missing = _round_up(len(crops)) - len(crops)
+        canvas = np.pad(crops, ((0, missing), (0, 0), (0, 0), (0, 0)))
         parts = [self._run(network, canvas[i : i + _BATCH]) for i in range(0, len(canvas), _BATCH)]
         answers, scores = (
             np.concatenate(part)[: len(squares), ..., 0, 0] for part in zip(*parts, strict=True)
@@ -243,9 +249,7 @@ def _make_runnable(chain: Chain, runtime: Runtime, device: torch.device) -> Netw
 
     Raises:
         MissingDependencyError: its weights or the runtime are missing.
-        InputError: the runtime cannot run on the device.
     """
-    check_backend(runtime, device, torch.float32)
     network = load_network(chain)
     if runtime != "torch":
         sizes = GraphSizes(chain.input, chain.channels, 1) if chain.input else None
@@ -269,11 +273,11 @@ def _check_thresholds(thresholds: object) -> tuple[float, ...]:
     return tuple(check_number("thresholds", value, expected, least=0, most=1) for value in thresholds)
 
 
-def _pyramid(halves: Halves, scale: float, factor: float) -> Iterator[Image]:
+def _pyramid(mipmaps: Mipmaps, scale: float, factor: float) -> Iterator[Image]:
     """The image at this scale, then each time smaller by the factor, while a cell fits in."""
-    height, width = halves.images[0].shape[:2]
+    height, width = mipmaps.images[0].shape[:2]
     while min(height, width) * scale >= CELL:
-        yield halves.resized((round(width * scale), round(height * scale)))
+        yield mipmaps.resized((round(width * scale), round(height * scale)))
         scale *= factor
 
 

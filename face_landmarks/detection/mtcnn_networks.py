@@ -26,12 +26,12 @@ from face_landmarks.errors import MissingDependencyError
 
 CELL: Final = 12  # side of a cell of the first network, in pixels
 STEP: Final = 2  # pixels from a cell to the next
-REFINED: Final = 24  # side of the second network's input, in pixels
-JUDGED: Final = 48  # of the third's
+REFINEMENT_SIZE: Final = 24  # side of the second network's input, in pixels
+OUTPUT_SIZE: Final = 48  # of the third's
 
 _MEAN, _SCALE = 127.5, 128.0  # the networks were trained on (pixels - mean) / scale
 _BLOCK: Final = 16  # channels that a processor computes at once
-_MAP: Final = 3  # side of the map that a dense layer looks at, in cells
+_MAP: Final = 3  # side of the map that the first dense layer sees, in cells
 
 _Layer = TypeVar("_Layer", bound=nn.Module)
 
@@ -63,11 +63,15 @@ class Chain(NamedTuple):
 
 PROPOSAL: Final = Chain("pnet.pt", 0, [("conv1", 2), ("conv2", 0), ("conv3", 0)], "conv4_1", "conv4_2")
 REFINEMENT: Final = Chain(
-    "rnet.pt", REFINED, [("conv1", 3), ("conv2", 3), ("conv3", 0), ("dense4", 0)], "dense5_1", "dense5_2"
+    "rnet.pt",
+    REFINEMENT_SIZE,
+    [("conv1", 3), ("conv2", 3), ("conv3", 0), ("dense4", 0)],
+    "dense5_1",
+    "dense5_2",
 )
 OUTPUT: Final = Chain(
     "onet.pt",
-    JUDGED,
+    OUTPUT_SIZE,
     [("conv1", 3), ("conv2", 3), ("conv3", 2), ("conv4", 0), ("dense5", 0)],
     "dense6_1",
     "dense6_2",
@@ -97,8 +101,8 @@ def load_network(chain: Chain) -> nn.Sequential:
 def for_runtimes(network: nn.Sequential) -> nn.Sequential:
     """The same network, of layers that other runtimes compute in the layout of their convolutions.
 
-    They know no PReLU there. It is x + relu((a - 1) x) with a slope a of at most 1, and a x + (1 - a) relu(x)
-    with any. Before a pooling it is cheaper behind it, if that adds no block to the channels.
+    For PReLU they would leave it. With a slope a of at most 1 it is x + relu((a - 1) x), with any slope
+    a x + (1 - a) relu(x). Pooling comes first where that needs no further block of channels.
     """
     layers: list[Any] = list(network)
     for i, layer in enumerate(layers):
@@ -148,15 +152,16 @@ def _pooled_first(
     assert first.bias is not None and following.bias is not None, "as the networks' own layers"
     slopes = prelu.weight
     falling = (slopes < 0).nonzero()[:, 0]
-    channels, own = len(slopes), torch.arange(len(falling))
+    channels = len(slopes)
     weight = torch.cat((first.weight, (slopes[:, None, None, None] * first.weight)[falling]))
     bias = torch.cat((first.bias, (slopes * first.bias)[falling]))
-    sign = torch.where(slopes > 1, -1.0, 1.0)
-    x = torch.eye(channels, channels + len(falling))
+    sign = 1 - 2 * (slopes > 1).to(slopes.dtype)
+    x = torch.eye(channels, channels + len(falling), dtype=slopes.dtype, device=slopes.device)
     slope_x = x * slopes[:, None].clamp(min=0)
-    slope_x[falling, channels + own] = 1
+    for own, channel in enumerate(falling.tolist(), channels):
+        slope_x[channel, own] = 1
     one, gap = (
-        _convolution((sign[:, None] * rows)[..., None, None], torch.zeros(channels))
+        _convolution((sign[:, None] * rows)[..., None, None], torch.zeros_like(slopes))
         for rows in (x, slope_x - x)
     )
     signed = _convolution(following.weight * sign[:, None, None], following.bias)

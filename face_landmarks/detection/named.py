@@ -53,7 +53,7 @@ def make_detector(
         device: where MTCNN's networks run; YuNet runs on the CPU.
         rotations: see `MTCNN`.
         backend: of the landmarks' network. With another than torch, ONNX Runtime runs MTCNN's networks, too,
-            where it is installed; YuNet looks for it itself.
+            where it is installed; YuNet uses it in any case.
 
     Raises:
         InputError: another name, or unusable rotations.

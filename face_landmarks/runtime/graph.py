@@ -11,6 +11,7 @@ decoder if asked for. Every axis but the batch may be fixed; the batch is always
 from __future__ import annotations
 
 import operator
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -22,6 +23,7 @@ from torch.nn import functional as F
 
 from face_landmarks import __version__
 from face_landmarks._system.extras import import_extra
+from face_landmarks._system.forking import ForkableLock
 from face_landmarks.errors import ExportError
 from face_landmarks.models.hourglass import HourglassConfig
 
@@ -157,10 +159,37 @@ class _Graph:
 # --- The network ------------------------------------------------------------------------------
 
 
+class _Tracer(fx.Tracer):
+    """Torch's tracer, which changes `nn.Module` for the time it traces, but not for other threads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """What a call of a module gives: a node of the graph, or in another thread its answer."""
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """What an attribute of a module is: a node of the graph for parameters, but in this thread only."""
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+
+_tracing = ForkableLock()  # two traces at once would each restore what the other one has changed
+
+
 def _add_network(graph: _Graph, network: nn.Module) -> tuple[str, str]:
     """Append a network's layers; return the names of its input, "crops", and of its heatmaps."""
+    network = nn.Sequential(network)  # so that a single layer is traced as one, too
     try:
-        traced = fx.symbolic_trace(nn.Sequential(network))  # so that a single layer is one, too
+        with _tracing:
+            traced = fx.GraphModule(network, _Tracer().trace(network))
     except Exception as error:  # whatever a network's own code raises when it is given no numbers
         raise ExportError(f"expected a network that is a fixed graph of {_LAYERS}, got: {error}") from error
     layers = dict(traced.named_modules())
@@ -175,10 +204,11 @@ def _add_network(graph: _Graph, network: nn.Module) -> tuple[str, str]:
         else:
             kind, attributes, constants = _describe(node, layers.get(str(node.target)))
             parts = _operands(node)
-            if kind in ("Flatten", "Gemm") or (kind in ("Relu", "Identity") and flat.issuperset(parts)):
-                flat.add(node)
-            if kind == "Gemm" and not flat.issuperset(parts):
+            all_flat = flat.issuperset(parts)
+            if kind in ("Gemm", "Reshape") and not all_flat:
                 raise ExportError(f"expected a network of {_LAYERS}, got {layers[str(node.target)]} on maps")
+            if kind == "Flatten" or (kind != "Reshape" and all_flat):
+                flat.add(node)
             inputs = [names[part] for part in parts]
             name = f"network.{node.name}"
             inputs += [
@@ -278,8 +308,9 @@ def _flatten(layer: nn.Flatten) -> _Operator | None:
 
 
 def _unflatten(layer: nn.Unflatten) -> _Operator | None:
-    shape = np.array([0, *layer.unflattened_size])  # 0: as many as there are
-    return ("Reshape", {}, {"shape": shape}) if layer.dim == 1 else None
+    sizes = layer.unflattened_size
+    known = layer.dim == 1 and len(sizes) == 3 and all(isinstance(size, int) and size > 0 for size in sizes)
+    return ("Reshape", {}, {"shape": np.array([0, *sizes])}) if known else None  # 0: as many as there are
 
 
 def _pool_function(node: fx.Node) -> _Operator | None:

@@ -1,6 +1,7 @@
-"""The runtimes of the landmark network: torch, or, on the CPU, ONNX Runtime or OpenVINO, which are faster.
+"""The runtimes of networks: torch, or, on the CPU, ONNX Runtime or OpenVINO, which are faster.
 
-Each is a callable from crops to heatmaps. The other runtimes get the network as an ONNX graph,
+Each is a callable from images to what the network makes of them: of the landmark network from crops to
+heatmaps; MTCNN's networks are run by the same. The other runtimes get the network as an ONNX graph,
 made in memory within a tenth of a second; torch keeps cropping and decoding. docs/speed.md says what each
 one gains.
 """
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from face_landmarks._system.arguments import check_choice
 from face_landmarks._system.extras import import_extra
+from face_landmarks._system.forking import ForkableLock
 from face_landmarks._system.torch_state import own_types
 from face_landmarks.errors import ExportError, InputError
 from face_landmarks.runtime.graph import GraphSizes, write_graph
@@ -42,17 +44,7 @@ _LOWEST: Final = {"onnx": (1, 17), "onnxruntime": (1, 17), "openvino": (2024, 4)
 _SPINS_FOR_A_TIME: Final = (1, 26)  # the first ONNX Runtime whose threads can be told how long
 _PRECISIONS: Final = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 
-_compiling = threading.Lock()
-
-
-def _renew_lock() -> None:
-    """In a forked process, where the thread that held it may not have come along."""
-    global _compiling
-    _compiling = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+_compiling = ForkableLock()
 
 
 def check_backend(backend: Backend, device: torch.device, dtype: torch.dtype) -> None:

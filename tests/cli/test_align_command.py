@@ -235,6 +235,16 @@ def test_the_least_face_reaches_the_detector():
     assert detector.min_face_size == 17 and detector.rotations == "fallback"
 
 
+@pytest.mark.parametrize("size", [[], ["--min-face-size", "40"]])
+def test_the_detector_runs_beside_the_backend(size):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    for backend, runtime in (("torch", "torch"), ("onnxruntime", "onnxruntime"), ("auto", "onnxruntime")):
+        device = [] if backend == "onnxruntime" else ["--device", "cpu"]
+        given = ["--model", "shr-fan-68-tiny", "--backend", backend, *size, *device]
+        assert make_aligner(model_options().parse_args(given)).detector.runtime == runtime
+
+
 def test_a_place_is_tried_before_the_work(tmp_path):
     (tmp_path / "file").write_text("kept")
     assert prepare_file(tmp_path / "file").read_text() == "kept"

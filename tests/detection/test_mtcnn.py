@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import pickle
 import subprocess
@@ -297,6 +298,15 @@ def test_a_detector_can_be_copied_by_pickling(mtcnn: MTCNN, faster: MTCNN, photo
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_finds_the_same_faces(faster: MTCNN, photo: np.ndarray) -> None:
+    expected = faster(photo).boxes
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if np.allclose(faster(photo).boxes, expected, atol=1e-3) else 3)
+    assert os.waitpid(child, 0)[1] == 0
+
+
 def test_without_onnx_runtime_auto_is_torch_and_the_name_is_refused(
     photo: np.ndarray, mtcnn: MTCNN, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -309,7 +319,7 @@ def test_without_onnx_runtime_auto_is_torch_and_the_name_is_refused(
 
 
 def test_onnx_runtime_computes_on_the_cpu_alone(cuda: torch.device) -> None:
-    with pytest.raises(InputError, match="device: expected 'cpu' for backend 'onnxruntime'"):
+    with pytest.raises(InputError, match="device: expected 'cpu' for runtime 'onnxruntime'"):
         MTCNN(device=cuda, runtime="onnxruntime")
     assert MTCNN(device=cuda, runtime="auto").runtime == "torch"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -79,6 +81,9 @@ def test_every_form_of_the_network_gives_the_heatmaps_of_torch_for_any_batch(nor
             nn.Flatten(), nn.Linear(3 * 17 * 22, 7), nn.ReLU(), nn.Identity(), nn.Linear(7, 5, bias=False)
         ),
         nn.Sequential(nn.Flatten(), nn.Linear(3 * 17 * 22, 12), nn.Unflatten(1, (3, 2, 2)), nn.MaxPool2d(2)),
+        nn.Sequential(
+            nn.Flatten(), Apply(lambda x: torch.cat((x, F.relu(x) + x), dim=1)), nn.Linear(6 * 17 * 22, 5)
+        ),
         Apply(lambda crops: F.avg_pool2d(F.avg_pool2d(crops, 2), 3, stride=1, padding=1)),
         Apply(lambda crops: F.avg_pool2d(crops, 3, 2, 1, count_include_pad=False)),
         Apply(F.relu),
@@ -143,6 +148,9 @@ def overwritten(crops):
         (nn.Sequential(nn.ReLU(), nn.Linear(22, 5)), "Linear.* on maps"),
         (nn.Flatten(2), "Flatten"),
         (nn.Unflatten(2, (17, 1)), "Unflatten"),
+        (nn.Unflatten(1, (1, 3, 1)), "Unflatten.* on maps"),
+        (nn.Sequential(nn.Flatten(), nn.Unflatten(1, (3, -1, 22))), "Unflatten"),
+        (nn.Sequential(nn.Flatten(), nn.Unflatten(1, (51, 22))), "Unflatten"),
         (nn.Conv2d(3, 5, 3, padding="same"), "Conv2d"),
         (nn.Conv2d(3, 5, 3, padding_mode="reflect", padding=1), "Conv2d"),
         (nn.BatchNorm2d(3, affine=False), "BatchNorm2d"),
@@ -273,3 +281,32 @@ def test_weights_are_written_exactly():
     (weight, bias) = onnx.load_from_string(write_graph(layer)).graph.initializer
     np.testing.assert_array_equal(onnx.numpy_helper.to_array(weight), layer.weight.detach())
     np.testing.assert_array_equal(onnx.numpy_helper.to_array(bias), layer.bias.detach())
+
+
+def test_other_threads_may_use_torch_and_write_graphs_meanwhile():
+    """Torch's tracer changes every module of the process; unguarded, most of these calls fail."""
+    network, other = random_network("before"), nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    crops = random(1, 3, 8, 8)
+    expected, graph = other(crops), write_graph(network)
+    stop, before = threading.Event(), sys.getswitchinterval()
+
+    def compute():
+        count = 0
+        while not stop.is_set():
+            torch.testing.assert_close(other(crops), expected)
+            count += 1
+        return count
+
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            computing = pool.submit(compute)
+            writing = [pool.submit(write_graph, network) for _ in range(12)]
+            try:
+                assert all(written.result() == graph for written in writing)
+            finally:
+                stop.set()
+            assert computing.result() > 0
+    finally:
+        sys.setswitchinterval(before)
+    torch.testing.assert_close(other(crops), expected)

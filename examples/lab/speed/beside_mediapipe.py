@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 
 from face_landmarks import MTCNN, FaceAligner, FaceTracker, YuNet, read_image
 from face_landmarks.benchmarks.annotations import read_folder
+from face_landmarks.detection.named import runtime_beside
 
 PHOTO = Path(__file__).parents[2] / "data" / "astronaut.jpg"
 # mediapipe's points at 300-W's 18th to 68th: brows, nose, eyes, outer and inner lips.
@@ -68,7 +69,7 @@ def main() -> None:
     )
     detectors: dict[str, MTCNN | YuNet] = {
         **{f"YuNet at {size} px": YuNet(max_size=size) for size in options.yunet_sizes},
-        "MTCNN": MTCNN(device="cpu"),
+        "MTCNN": MTCNN(device="cpu", runtime=runtime_beside(options.backend)),
     }
     aligners = {
         f"{name} + {model}": FaceAligner(model, device="cpu", backend=options.backend, detector=detector)

@@ -3,7 +3,7 @@
 ALIGNER, RESULTS = "tests/test_aligner.py", "tests/test_results.py"
 CONTRACT, ROTATIONS = "tests/detection/test_contract.py", "tests/detection/test_rotations.py"
 YUNET, MTCNN = "tests/detection/test_yunet.py", "tests/detection/test_mtcnn.py"
-HALVES, MTCNN_NETWORKS = "tests/detection/test_halves.py", "tests/detection/test_mtcnn_networks.py"
+MIPMAPS, MTCNN_NETWORKS = "tests/detection/test_mipmaps.py", "tests/detection/test_mtcnn_networks.py"
 GRAPH = "tests/runtime/test_graph.py"
 SEARCH, UPRIGHT = "tests/locating/test_search.py", "tests/detection/test_upright.py"
 
@@ -302,36 +302,36 @@ MUTANTS = [
     ),
     (
         "MTCNN's squares are not centred",
-        "detection/_halves.py",
+        "detection/_mipmaps.py",
         "corner = np.rint((edges[:, :2] + edges[:, 2:] - sides) / 2)",
         "corner = np.rint(edges[:, :2])",
-        HALVES,
+        MIPMAPS,
     ),
     (
         "a copy of half the size is taken for one of exactly half",
-        "detection/_halves.py",
+        "detection/_mipmaps.py",
         "np.divide(image.shape[1::-1], copy.shape[1::-1]) for copy in self.images",
         "(2.0**n, 2.0**n) for n, copy in enumerate(self.images)",
-        HALVES,
+        MIPMAPS,
     ),
     (
-        "views are cut from copies that are too small",
-        "detection/_halves.py",
+        "crops are cut from copies that are too small",
+        "detection/_mipmaps.py",
         ".clip(1) - 1",
         ".clip(max=len(self.images) - 1)",
-        HALVES,
+        MIPMAPS,
     ),
     (
         "pooling forgets that slopes may be negative",
         "detection/mtcnn_networks.py",
-        "slope_x[falling, channels + own] = 1",
+        "slope_x[channel, own] = 1",
         "pass",
         MTCNN_NETWORKS,
     ),
     (
         "slopes above 1 are taken for others",
         "detection/mtcnn_networks.py",
-        "sign = torch.where(slopes > 1, -1.0, 1.0)",
+        "sign = 1 - 2 * (slopes > 1).to(slopes.dtype)",
         "sign = torch.ones_like(slopes)",
         MTCNN_NETWORKS,
     ),

@@ -1,6 +1,7 @@
 """Mutants of the ONNX graph, the runtimes and the export; see mutate.py."""
 
 GRAPH, RUNTIMES = "tests/runtime/test_graph.py", "tests/runtime/test_runtimes.py"
+ALIGNER = "tests/test_aligner.py"
 EXPORT = "tests/runtime/test_export.py"
 
 MUTANTS = [
@@ -16,6 +17,34 @@ MUTANTS = [
     ("groups are forgotten", "runtime/graph.py", '"group": layer.groups', '"group": 1', GRAPH),
     ("dilations are forgotten", "runtime/graph.py", "layer.dilation,", "(1, 1),", GRAPH),
     ("enlargement rounds up", "runtime/graph.py", '"nearest_mode": "floor"', '"nearest_mode": "ceil"', GRAPH),
+    (
+        "torch's tracer reaches other threads",
+        "runtime/graph.py",
+        "traced = fx.GraphModule(network, _Tracer().trace(network))",
+        "traced = fx.symbolic_trace(network)",
+        GRAPH,
+    ),
+    (
+        "the aligner's detector does not follow the backend",
+        "aligner.py",
+        ", backend=self._backend",
+        "",
+        ALIGNER,
+    ),
+    (
+        "each thread loads a detector of its own",
+        "aligner.py",
+        "if isinstance(self._detector, str):  # no other thread has been here",
+        "if True:",
+        ALIGNER,
+    ),
+    (
+        "--min-face-size makes a detector that does not follow the backend",
+        "cli/options.py",
+        "            runtime=runtime_beside(options.backend),\n",
+        "",
+        "tests/cli/test_align_command.py",
+    ),
     (
         "a tensor that is added to itself is given once",
         "runtime/graph.py",

@@ -13,7 +13,7 @@ from face_landmarks.detection._boxes import LARGEST, Boxes, Image
 _SMALLEST: Final = 12  # pixels of the shorter side: less is not halved
 
 
-class Halves:
+class Mipmaps:
     """An image and its copies at a half of the size, a quarter, and so on.
 
     Attributes:
@@ -33,30 +33,30 @@ class Halves:
         enough = [copy for copy in self.images if copy.shape[1] >= size[0] and copy.shape[0] >= size[1]]
         return _resize(enough[-1] if enough else self.images[0], size)
 
-    def views(self, edges: Boxes, size: int) -> tuple[NDArray[np.uint8], Boxes]:
+    def crops(self, edges: Boxes, size: int) -> tuple[NDArray[np.uint8], Boxes]:
         """Squares of whole pixels around boxes.
 
-        Each is cut from the smallest copy in which it is no smaller than its view. Squares that do not
+        Each is cut from the smallest copy in which it is no smaller than its crop. Squares that do not
         reach into the image, or are absurdly large, are left out.
 
         Args:
             edges: (N, 4) in pixels of the image.
-            size: of a view, in pixels.
+            size: of a crop, in pixels.
 
         Returns:
-            Views (M, size, size, 3), black outside the image, and their squares (M, 4) in its pixels.
+            Crops (M, size, size, 3), black outside the image, and their squares (M, 4) in its pixels.
         """
         sides = (edges[:, 2:] - edges[:, :2]).max(axis=1, initial=0)  # (N,)
         level = np.searchsorted(size * self._zooms.max(axis=1), sides, side="right").clip(1) - 1
         zooms = np.tile(self._zooms[level], 2)  # (N, 4)
         small = _squares(edges / zooms)
         keep = _reaches_into(small * zooms, self.images[0])
-        views = np.empty((keep.sum(), size, size, 3), np.uint8)
+        crops = np.empty((keep.sum(), size, size, 3), np.uint8)
         places = small[keep].astype(int).tolist()
-        for view, copy, place in zip(views, level[keep].tolist(), places, strict=True):
+        for crop, copy, place in zip(crops, level[keep].tolist(), places, strict=True):
             part = _cut(self.images[copy], *place)
-            cv2.resize(part, (size, size), view, interpolation=cv2.INTER_LINEAR)
-        return views, (small * zooms)[keep]
+            cv2.resize(part, (size, size), crop, interpolation=cv2.INTER_LINEAR)
+        return crops, (small * zooms)[keep]
 
 
 def _resize(image: Image, size: tuple[int, int]) -> Image:

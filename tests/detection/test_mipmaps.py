@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from face_landmarks.detection._halves import Halves, _cut, _squares
+from face_landmarks.detection._mipmaps import Mipmaps, _cut, _squares
 
 
 def ramp(height: int, width: int) -> np.ndarray:
@@ -32,24 +32,24 @@ def test_squares_lie_about_the_centres_of_their_boxes() -> None:
 
 @pytest.mark.parametrize("size", [24, 48])
 @pytest.mark.parametrize("shape", [(384, 384), (399, 400), (510, 383)])
-def test_a_view_shows_what_its_square_says(shape: tuple[int, int], size: int) -> None:
-    halves = Halves(ramp(*shape))
+def test_a_crop_shows_what_its_square_says(shape: tuple[int, int], size: int) -> None:
+    mipmaps = Mipmaps(ramp(*shape))
     centre = np.array([281.3, 267.6])
     sides = np.array([5.0, 20, 24, 30, 47.9, 48.1, 96, 100, 150, 194])
     edges = np.concatenate((centre - sides[:, None] / 2, centre + sides[:, None] / 2), axis=1)
-    views, squares = halves.views(edges, size)
-    assert views.shape == (len(sides), size, size, 3)
-    pixels = np.maximum(1, sides / size)  # of the image in one of the view, at most
+    crops, squares = mipmaps.crops(edges, size)
+    assert crops.shape == (len(sides), size, size, 3)
+    pixels = np.maximum(1, sides / size)  # of the image in one of the crop, at most
     assert (abs(squares - edges) <= 2 * pixels[:, None]).all()
     np.testing.assert_allclose(squares[:, 2] - squares[:, 0], squares[:, 3] - squares[:, 1], rtol=0.03)
     middle = (squares[:, :2] + squares[:, 2:]) / 2
-    seen = views[..., :2].astype(float).mean(axis=(1, 2)) / 255 * shape[::-1]
+    seen = crops[..., :2].astype(float).mean(axis=(1, 2)) / 255 * shape[::-1]
     assert (abs(seen - middle) <= 2 + 0.1 * pixels[:, None]).all()  # a level of grey is up to 2 pixels
 
 
 def test_large_squares_come_from_small_copies() -> None:
-    halves = Halves(np.zeros((400, 600, 3), np.uint8))
-    assert [copy.shape[:2] for copy in halves.images] == [
+    mipmaps = Mipmaps(np.zeros((400, 600, 3), np.uint8))
+    assert [copy.shape[:2] for copy in mipmaps.images] == [
         (400, 600),
         (200, 300),
         (100, 150),
@@ -57,25 +57,25 @@ def test_large_squares_come_from_small_copies() -> None:
         (25, 37),
         (12, 18),
     ]
-    for number, copy in enumerate(halves.images):
+    for number, copy in enumerate(mipmaps.images):
         copy[:] = number
     sides = np.array([20.0, 24, 47, 48, 95, 96, 192, 350])
     edges = np.stack((300 - sides / 2, 200 - sides / 2, 300 + sides / 2, 200 + sides / 2), axis=1)
-    views, _ = halves.views(edges, 24)
-    assert views[:, 12, 12, 0].tolist() == [0, 0, 0, 1, 1, 2, 3, 3]
+    crops, _ = mipmaps.crops(edges, 24)
+    assert crops[:, 12, 12, 0].tolist() == [0, 0, 0, 1, 1, 2, 3, 3]
     sizes = [(600, 400), (599, 399), (300, 200), (299, 200), (151, 100), (150, 100), (900, 600)]
-    assert [halves.resized(size)[0, 0, 0] for size in sizes] == [0, 0, 1, 1, 1, 2, 0]
+    assert [mipmaps.resized(size)[0, 0, 0] for size in sizes] == [0, 0, 1, 1, 1, 2, 0]
     for size in sizes:
-        assert halves.resized(size).shape == (size[1], size[0], 3)
+        assert mipmaps.resized(size).shape == (size[1], size[0], 3)
 
 
 def test_squares_that_show_nothing_of_the_image_are_left_out() -> None:
-    halves = Halves(np.full((60, 40, 3), 255, np.uint8))
+    mipmaps = Mipmaps(np.full((60, 40, 3), 255, np.uint8))
     edges = np.array(
         [(0, 0, 30, 30), (40, 0, 70, 30), (-30, 0, 0, 30), (-500, -500, 500, 500), (39, 59, 69, 89.0)]
     )
-    views, squares = halves.views(edges, 24)
+    crops, squares = mipmaps.crops(edges, 24)
     np.testing.assert_array_equal(squares, edges[[0, 4]])
-    assert (views[0] == 255).all() and (views[1, 0, 0] > 0).all() and (views[1, 2:, 2:] == 0).all()
-    views, squares = halves.views(np.empty((0, 4)), 24)
-    assert views.shape == (0, 24, 24, 3) and squares.shape == (0, 4)
+    assert (crops[0] == 255).all() and (crops[1, 0, 0] > 0).all() and (crops[1, 2:, 2:] == 0).all()
+    crops, squares = mipmaps.crops(np.empty((0, 4)), 24)
+    assert crops.shape == (0, 24, 24, 3) and squares.shape == (0, 4)
