@@ -52,6 +52,8 @@ _BORDER: Final = 1 / 8  # of the longer side: room around a face that fills its 
 _SMALLEST_FACE: Final = 6  # pixels: half the proposal network's input
 _FACTORS: Final = (0.3, 0.95)
 _LARGE: Final = 80 * 80  # pixels of a level that the first network sees alone
+# Input sizes per power of two: oneDNN, which torch runs, compiles and keeps a program for each of them.
+_SIZES: Final = {"torch": 4, "onnxruntime": 16}
 _BATCH: Final = 48  # squares that a network computes together: their layers fit the cache
 
 
@@ -124,6 +126,7 @@ class MTCNN:
         self._refine = _make_runnable(REFINEMENT, runtime, self.device)
         self._output = _make_runnable(OUTPUT, runtime, self.device)
         self.runtime = self._propose.backend
+        self._sizes = _SIZES[self.runtime]
 
     def __repr__(self) -> str:
         return (
@@ -193,7 +196,8 @@ class MTCNN:
         """
         widths = [level.shape[1] + level.shape[1] % STEP for level in levels]
         tallest = max(level.shape[0] for level in levels)
-        canvas = np.zeros((1, _round_up(tallest), _round_up(sum(widths)), 3), np.uint8)
+        size = _round_up(tallest, self._sizes), _round_up(sum(widths), self._sizes)
+        canvas = np.zeros((1, *size, 3), np.uint8)
         lefts = np.cumsum([0, *widths[:-1]]).tolist()
         for level, left in zip(levels, lefts, strict=True):
             canvas[0, : level.shape[0], left : left + level.shape[1]] = level
@@ -222,7 +226,7 @@ class MTCNN:
         if not len(squares):
             edges, scores, points = no_faces()
             return edges, edges, scores, points
-        missing = _round_up(len(crops)) - len(crops)
+        missing = _round_up(len(crops), self._sizes) - len(crops)
         canvas = np.pad(crops, ((0, missing), (0, 0), (0, 0), (0, 0)))
         parts = [self._run(network, canvas[i : i + _BATCH]) for i in range(0, len(canvas), _BATCH)]
         answers, scores = (
@@ -293,10 +297,10 @@ def _strips(levels: Iterable[Image]) -> Iterator[list[Image]]:
         yield small
 
 
-def _round_up(count: int) -> int:
-    """The count, rounded up to one of four sizes per power of two: ..., 8, 10, 12, 14, 16, 20, ...
+def _round_up(count: int, sizes: int) -> int:
+    """The count, rounded up to one of a number of sizes per power of two; of four: 8, 10, 12, 14, 16, 20, ...
 
-    oneDNN caches a compiled program for every shape that it has seen; this keeps their number small.
+    The number is a power of two.
     """
-    step = 1 << max(0, count.bit_length() - 3)
+    step = 1 << max(0, count.bit_length() - sizes.bit_length())
     return -(-count // step) * step

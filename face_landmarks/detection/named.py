@@ -70,6 +70,6 @@ def make_detector(
     return MTCNN(device=device, rotations=rotations, runtime=runtime_beside(backend))
 
 
-def runtime_beside(backend: Backend) -> Literal["auto", "torch"]:
+def runtime_beside(backend: Backend) -> Literal["auto", "torch", "onnxruntime"]:
     """What runs MTCNN's networks beside a landmark network that this backend runs."""
-    return "torch" if backend == "torch" else "auto"
+    return "auto" if backend == "openvino" else backend

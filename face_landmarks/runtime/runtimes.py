@@ -183,6 +183,7 @@ class RuntimeNetwork:
         self.backend: Runtime = backend
         self.dtype = dtype
         self.threads = threads
+        self._fixed = sizes is not None
         try:
             self._graph = write_graph(network, sizes)
         except ExportError as error:
@@ -206,7 +207,7 @@ class RuntimeNetwork:
         return torch.from_numpy(run(array))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("backend", "dtype", "threads", "_graph")}
+        return {name: getattr(self, name) for name in ("backend", "dtype", "threads", "_fixed", "_graph")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -217,7 +218,7 @@ class RuntimeNetwork:
         if self.backend == "openvino":
             run = _compile_openvino(self._graph, self.dtype, threads)
         else:
-            run = _compile_onnxruntime(self._graph, threads)
+            run = _compile_onnxruntime(self._graph, threads, fixed=self._fixed)
         self._compiled = os.getpid(), run
         return run
 
@@ -225,11 +226,13 @@ class RuntimeNetwork:
 Network: TypeAlias = TorchNetwork | RuntimeNetwork
 
 
-def _compile_onnxruntime(graph: bytes, threads: int) -> Run:
+def _compile_onnxruntime(graph: bytes, threads: int, *, fixed: bool) -> Run:
+    """The network in ONNX Runtime, for images of a fixed size or of any."""
     onnxruntime = import_extra("onnxruntime", "onnx", "other runtimes")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors
+    options.enable_mem_pattern = fixed  # else a plan of the memory is kept for each size that was seen
     # Between layers its threads must spin, as to wake them takes longer than a layer; but if they spin on for
     # long after a run, they keep the cores from torch, and from the threads of the next network.
     if _numbers(onnxruntime.__version__) >= _SPINS_FOR_A_TIME:

@@ -341,6 +341,7 @@ def test_of_boxes_that_overlap_the_best_stays_and_also_what_lies_within_it_goes(
 
 def test_there_are_few_shapes_and_none_is_much_too_large() -> None:
     counts = np.arange(1, 2000)
-    rounded = np.array([_round_up(int(count)) for count in counts])
-    assert (rounded >= counts).all() and (rounded < 1.25 * counts).all()
-    assert len(np.unique(rounded)) <= 4 * 11
+    for sizes in (4, 16):
+        rounded = np.array([_round_up(int(count), sizes) for count in counts])
+        assert (rounded >= counts).all() and (rounded < (1 + 1 / sizes) * counts).all()
+        assert len(np.unique(rounded)) <= sizes * 11

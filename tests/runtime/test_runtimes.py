@@ -249,7 +249,9 @@ def threads_given(monkeypatch):
         monkeypatch.setattr(
             runtimes,
             name,
-            lambda *rest, compile_=compile_, place=place: given.append(rest[place]) or compile_(*rest),
+            lambda *rest, compile_=compile_, place=place, **options: (
+                given.append(rest[place]) or compile_(*rest, **options)
+            ),
         )
     return given
 
@@ -289,7 +291,9 @@ def test_onnxruntime_is_given_its_threads_which_do_not_spin_for_long(monkeypatch
         lambda graph, options, **rest: sessions.append(options) or session(graph, options, **rest),
     )
     RuntimeNetwork(random_network("after"), "onnxruntime", threads=2)
-    assert [options.intra_op_num_threads for options in sessions] == [2]
+    RuntimeNetwork(random_network("after"), "onnxruntime", sizes=GraphSizes(64, 5, 16))
+    assert sessions[0].intra_op_num_threads == 2
+    assert [options.enable_mem_pattern for options in sessions] == [False, True]  # a plan for each size
     assert sessions[0].get_session_config_entry(entry) == value
 
 
@@ -348,7 +352,7 @@ def installed(monkeypatch):
 
     monkeypatch.setattr(runtimes, "write_graph", lambda network, sizes: b"")
     for name in RUNTIMES:
-        monkeypatch.setattr(runtimes, f"_compile_{name}", lambda *rest: lambda crops: crops)
+        monkeypatch.setattr(runtimes, f"_compile_{name}", lambda *rest, **options: lambda crops: crops)
     return pretend
 
 
