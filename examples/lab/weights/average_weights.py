@@ -2,6 +2,7 @@
 
     python examples/lab/weights/average_weights.py runs/third --with shr-fan-68 --out runs/averaged
     python examples/lab/weights/embed_model.py runs/averaged ...
+    face-landmarks train --init runs/averaged/model.safetensors ...
 
 All must have the same network and similar weights, as a run and its --init have, or runs that begin from the
 same model.
@@ -14,9 +15,12 @@ Reference:
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from pathlib import Path
 
 from face_landmarks.models.weights import check_state_dict, load_weights
+from face_landmarks.training.export import export_model
 from face_landmarks.training.runs import BEST, load_best, save_state
 
 
@@ -51,6 +55,15 @@ def main() -> None:
     }
     options.out.mkdir(parents=True, exist_ok=True)
     save_state(options.out / BEST, run)
+    names = [str(options.run), *options.models]
+    export_model(
+        options.out,
+        options.out / "model.safetensors",
+        name=options.out.name,
+        summary=f"The average of {', '.join(names)}.",
+        training_data="That of each of them.",
+        command=shlex.join(sys.argv),
+    )
 
 
 if __name__ == "__main__":
