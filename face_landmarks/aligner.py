@@ -70,8 +70,8 @@ class FaceAligner:
             answers, the one that scores higher on average is kept.
         search: locate doubtful faces again, whose mean score is below the `doubtful_score` of the model's
             card: first upright, as `refine` does; if the score stays low, also turned by 90, 180 and 270
-            degrees. The scores of a face that is not found again where it was are lowered. Most photos
-            have no such face; one costs up to five more passes of the network.
+            degrees. Where the mirror image then gives other landmarks, the scores are lowered. Most photos
+            have no such face; one costs up to six more passes of the network.
         sha256: full hash of the weights, for a URL.
         backend: what runs the network: "torch"; or, on the CPU, "onnxruntime", which computes in
             float32, or "openvino". "auto" is the first that is installed: on the CPU OpenVINO, then
