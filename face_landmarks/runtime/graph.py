@@ -10,7 +10,6 @@ decoder if asked for. Every axis but the batch may be fixed; the batch is always
 
 from __future__ import annotations
 
-import operator
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -19,16 +18,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
-from torch.nn import functional as F
 
 from face_landmarks import __version__
 from face_landmarks._system.extras import import_extra
 from face_landmarks._system.forking import ForkableLock
 from face_landmarks.errors import ExportError
 from face_landmarks.models.hourglass import HourglassConfig
+from face_landmarks.runtime.graph_layers import FUNCTIONS, MODULES, Operator, operands
 
 _Array: TypeAlias = NDArray[np.float32] | NDArray[np.int64]
-_Operator: TypeAlias = tuple[str, dict[str, Any], dict[str, "Tensor | _Array | None"]]
 
 _OPSET: Final = 18
 _IR: Final = 9  # of the file format: the newest that the oldest runtimes supported read
@@ -203,7 +201,7 @@ def _add_network(graph: _Graph, network: nn.Module) -> tuple[str, str]:
             heatmaps = names[node.args[0]]
         else:
             kind, attributes, constants = _describe(node, layers.get(str(node.target)))
-            parts = _operands(node)
+            parts = operands(node)
             all_flat = flat.issuperset(parts)
             if kind in ("Gemm", "Reshape") and not all_flat:
                 raise ExportError(f"expected a network of {_LAYERS}, got {layers[str(node.target)]} on maps")
@@ -220,142 +218,25 @@ def _add_network(graph: _Graph, network: nn.Module) -> tuple[str, str]:
     return "crops", heatmaps
 
 
-def _describe(node: fx.Node, layer: nn.Module | None) -> _Operator:
+def _describe(node: fx.Node, layer: nn.Module | None) -> Operator:
     """The ONNX operator of a traced call, its attributes, and those of its inputs that are constants."""
     described, name = None, layer or node.target
-    if node.op == "call_module" and layer is not None and type(layer) in _MODULES:  # not a subclass of one
-        described = _MODULES[type(layer)](layer)
-    elif node.op == "call_function" and node.target in _FUNCTIONS:
-        described = _FUNCTIONS[node.target](node)
+    if node.op == "call_module" and layer is not None and type(layer) in MODULES:  # not a subclass of one
+        described = MODULES[type(layer)](layer)
+    elif node.op == "call_function" and node.target in FUNCTIONS:
+        described = FUNCTIONS[node.target](node)
     if layer is not None and (layer._forward_hooks or layer._forward_pre_hooks):
         described, name = None, f"hooks on {layer}"  # which may change what goes in or comes out
-    known = set(_operands(node)) == set(node.all_input_nodes) and not _changes_its_input(node, layer)
+    known = set(operands(node)) == set(node.all_input_nodes) and not _changes_its_input(node, layer)
     if described is None or not known:
         raise ExportError(f"expected a network of {_LAYERS}, got {name}")
     return described
-
-
-def _operands(node: fx.Node) -> list[fx.Node]:
-    """The tensors a traced call works on, in order, the same one twice if it is given twice."""
-    parts = node.args[0] if node.args and isinstance(node.args[0], list | tuple) else node.args
-    return [part for part in parts if isinstance(part, fx.Node)]
 
 
 def _changes_its_input(node: fx.Node, layer: nn.Module | None) -> bool:
     """Whether a call works in place on what another one reads, too."""
     in_place = getattr(layer, "inplace", False) or node.kwargs.get("inplace", False)
     return bool(in_place) and any(len(part.users) > 1 for part in node.all_input_nodes)
-
-
-def _convolution(layer: nn.Conv2d) -> _Operator | None:
-    if not isinstance(layer.padding, tuple) or layer.padding_mode != "zeros":
-        return None
-    attributes = {
-        "kernel_shape": layer.kernel_size,
-        "strides": layer.stride,
-        "pads": layer.padding * 2,
-        "dilations": layer.dilation,
-        "group": layer.groups,
-    }
-    return "Conv", attributes, {"weight": layer.weight, "bias": layer.bias}
-
-
-def _norm(layer: nn.BatchNorm2d) -> _Operator | None:
-    if not layer.affine or not layer.track_running_stats:
-        return None
-    names = ("weight", "bias", "running_mean", "running_var")
-    return "BatchNormalization", {"epsilon": layer.eps}, {name: getattr(layer, name) for name in names}
-
-
-def _pool(layer: nn.AvgPool2d) -> _Operator | None:
-    sides = (layer.kernel_size, layer.stride, layer.padding)
-    if not all(isinstance(side, int) for side in sides) or layer.ceil_mode or layer.divisor_override:
-        return None
-    attributes = {
-        "kernel_shape": [layer.kernel_size] * 2,
-        "strides": [layer.stride] * 2,
-        "pads": [layer.padding] * 4,
-        "count_include_pad": int(layer.count_include_pad),
-    }
-    return "AveragePool", attributes, {}
-
-
-def _max_pool(layer: nn.MaxPool2d) -> _Operator | None:
-    size, stride, padding, dilation = layer.kernel_size, layer.stride, layer.padding, layer.dilation
-    if not isinstance(size, int) or not isinstance(stride, int) or layer.return_indices:
-        return None
-    if not isinstance(padding, int) or not isinstance(dilation, int):
-        return None
-    # Where a window could begin outside, torch leaves it out and other runtimes may not.
-    if layer.ceil_mode and (padding or stride > size):
-        return None
-    attributes = {
-        "kernel_shape": [size] * 2,
-        "strides": [stride] * 2,
-        "pads": [padding] * 4,
-        "dilations": [dilation] * 2,
-        "ceil_mode": int(layer.ceil_mode),
-    }
-    return "MaxPool", attributes, {}
-
-
-def _linear(layer: nn.Linear) -> _Operator:
-    return "Gemm", {"transB": 1}, {"weight": layer.weight, "bias": layer.bias}
-
-
-def _flatten(layer: nn.Flatten) -> _Operator | None:
-    return ("Flatten", {"axis": 1}, {}) if (layer.start_dim, layer.end_dim) == (1, -1) else None
-
-
-def _unflatten(layer: nn.Unflatten) -> _Operator | None:
-    sizes = layer.unflattened_size
-    known = layer.dim == 1 and len(sizes) == 3 and all(isinstance(size, int) and size > 0 for size in sizes)
-    return ("Reshape", {}, {"shape": np.array([0, *sizes])}) if known else None  # 0: as many as there are
-
-
-def _pool_function(node: fx.Node) -> _Operator | None:
-    arguments: tuple[Any, ...] = node.args[1:]
-    options: dict[str, Any] = node.kwargs
-    return None if "input" in options else _pool(nn.AvgPool2d(*arguments, **options))  # which takes the same
-
-
-def _add(node: fx.Node) -> _Operator | None:
-    return ("Add", {}, {}) if len(_operands(node)) == 2 else None
-
-
-def _concatenate(node: fx.Node) -> _Operator | None:
-    dim = {"dim": node.args[1]} if len(node.args) == 2 else node.kwargs
-    return ("Concat", {"axis": 1}, {}) if dim == {"dim": 1} else None
-
-
-def _enlarge(node: fx.Node) -> _Operator | None:
-    scale = node.kwargs.get("scale_factor")
-    if len(node.args) != 1 or node.kwargs.get("mode") != "nearest":
-        return None
-    if not isinstance(scale, int | float) or scale < 1 or scale != int(scale):
-        return None
-    attributes = {"nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
-    return "Resize", attributes, {"roi": None, "scales": np.array([1, 1, scale, scale], np.float32)}
-
-
-_MODULES: Final[dict[type[nn.Module], Callable[[Any], _Operator | None]]] = {
-    nn.Conv2d: _convolution,
-    nn.BatchNorm2d: _norm,
-    nn.AvgPool2d: _pool,
-    nn.MaxPool2d: _max_pool,
-    nn.Linear: _linear,
-    nn.Flatten: _flatten,
-    nn.Unflatten: _unflatten,
-    nn.ReLU: lambda layer: ("Relu", {}, {}),
-    nn.Identity: lambda layer: ("Identity", {}, {}),
-}
-_FUNCTIONS: Final[dict[Any, Callable[[fx.Node], _Operator | None]]] = {
-    operator.add: _add,
-    torch.cat: _concatenate,
-    F.relu: lambda node: ("Relu", {}, {}),
-    F.avg_pool2d: _pool_function,
-    F.interpolate: _enlarge,
-}
 
 
 # --- The decoder ------------------------------------------------------------------------------

@@ -192,8 +192,8 @@ def read_row(lines: Path, line: bytes) -> Row:
 
 def _check_row(lines: Path, row: Row, photo: Path | None, settings: Row) -> None:
     """Raise unless a line has these settings and is of this photo."""
-    # Another backend has another network, too: the name that a user knows is told.
-    for name in sorted(settings, key="network".__eq__):
+    # Another backend has another network and another MTCNN, too: the name that a user knows is told.
+    for name in sorted(settings, key=("network", "detector").__contains__):
         value, got = settings[name], row.get(name, "nothing")
         if got != value:
             again = f", or {name} {got}" if name in row and name != "network" else ""

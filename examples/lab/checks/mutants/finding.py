@@ -359,14 +359,14 @@ MUTANTS = [
     ),
     (
         "the graph's norms have another epsilon",
-        "runtime/graph.py",
+        "runtime/graph_layers.py",
         '{"epsilon": layer.eps}',
         '{"epsilon": 1e-3}',
         GRAPH,
     ),
     (
         "padding counts in averages of the graph",
-        "runtime/graph.py",
+        "runtime/graph_layers.py",
         '"count_include_pad": int(layer.count_include_pad)',
         '"count_include_pad": 1',
         GRAPH,

@@ -9,7 +9,7 @@ MUTANTS = [
     ("pools of the graph have no padding", "runtime/graph.py", "[layer.padding] * 4", "[0] * 4", GRAPH),
     (
         "convolutions of the graph are padded alike on both axes",
-        "runtime/graph.py",
+        "runtime/graph_layers.py",
         '"pads": layer.padding * 2',
         '"pads": layer.padding[:1] * 4',
         GRAPH,
@@ -48,7 +48,7 @@ MUTANTS = [
     (
         "a tensor that is added to itself is given once",
         "runtime/graph.py",
-        "parts = _operands(node)\n",
+        "parts = operands(node)\n",
         "parts = node.all_input_nodes\n",
         GRAPH,
     ),
