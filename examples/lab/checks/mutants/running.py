@@ -6,7 +6,13 @@ EXPORT = "tests/runtime/test_export.py"
 
 MUTANTS = [
     # the graph
-    ("pools of the graph have no padding", "runtime/graph_layers.py", "[layer.padding] * 4", "[0] * 4", GRAPH),
+    (
+        "pools of the graph have no padding",
+        "runtime/graph_layers.py",
+        "[layer.padding] * 4",
+        "[0] * 4",
+        GRAPH,
+    ),
     (
         "convolutions of the graph are padded alike on both axes",
         "runtime/graph_layers.py",
@@ -16,7 +22,13 @@ MUTANTS = [
     ),
     ("groups are forgotten", "runtime/graph_layers.py", '"group": layer.groups', '"group": 1', GRAPH),
     ("dilations are forgotten", "runtime/graph_layers.py", "layer.dilation,", "(1, 1),", GRAPH),
-    ("enlargement rounds up", "runtime/graph_layers.py", '"nearest_mode": "floor"', '"nearest_mode": "ceil"', GRAPH),
+    (
+        "enlargement rounds up",
+        "runtime/graph_layers.py",
+        '"nearest_mode": "floor"',
+        '"nearest_mode": "ceil"',
+        GRAPH,
+    ),
     (
         "torch's tracer reaches other threads",
         "runtime/graph.py",
