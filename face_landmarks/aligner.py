@@ -34,7 +34,7 @@ from face_landmarks.runtime.export import export_onnx
 from face_landmarks.runtime.graph import GraphSizes
 from face_landmarks.runtime.runtimes import BACKENDS as BACKENDS
 from face_landmarks.runtime.runtimes import DEFAULT_BACKEND as DEFAULT_BACKEND
-from face_landmarks.runtime.runtimes import Backend, check_backend, make_runnable
+from face_landmarks.runtime.runtimes import Backend, check_backend, default_device, make_runnable
 
 OnError: TypeAlias = Literal["raise", "warn"] | Callable[[int, Exception], object]
 
@@ -116,9 +116,7 @@ class FaceAligner:
             expected = ", ".join(map(str, _TYPES))
             raise InputError(f"dtype: expected one of {expected}, got {shown(dtype)}")
         check_choice("backend", backend, BACKENDS)
-        if device is None and backend not in ("auto", "torch"):
-            device = "cpu"
-        self.device: torch.device = choose_device(device)
+        self.device: torch.device = choose_device(default_device(device, backend))
         self.dtype = dtype or torch.float32
         check_backend(backend, self.device, self.dtype)
         self.rotations = rotations

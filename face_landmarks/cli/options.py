@@ -15,6 +15,7 @@ from face_landmarks.detection.mtcnn import MTCNN
 from face_landmarks.detection.named import DETECTOR_NAMES, runtime_beside
 from face_landmarks.errors import InputError
 from face_landmarks.models.registry import DEFAULT_MODEL
+from face_landmarks.runtime.runtimes import default_device
 
 Commands: TypeAlias = "argparse._SubParsersAction[Any]"
 
@@ -92,7 +93,7 @@ def make_aligner(options: argparse.Namespace) -> FaceAligner:
         detector = MTCNN(
             min_face_size=options.min_face_size,
             rotations=rotations,
-            device=options.device or (None if options.backend in ("auto", "torch") else "cpu"),
+            device=default_device(options.device, options.backend),
             runtime=runtime_beside(options.backend),
         )
         rotations = "never"

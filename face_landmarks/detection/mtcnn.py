@@ -44,7 +44,7 @@ from face_landmarks.detection.mtcnn_networks import (
 from face_landmarks.detection.rotations import Rotations, check_rotations, search_turned
 from face_landmarks.errors import InputError
 from face_landmarks.runtime.graph import GraphSizes
-from face_landmarks.runtime.runtimes import Network, make_runnable
+from face_landmarks.runtime.runtimes import Network, default_device, make_runnable
 
 Runtime = Literal["auto", "torch", "onnxruntime"]
 
@@ -119,7 +119,7 @@ class MTCNN:
         check_rotations(rotations)
         self.rotations = rotations
         check_choice("runtime", runtime, ("auto", "torch", "onnxruntime"))
-        self.device = choose_device("cpu" if device is None and runtime == "onnxruntime" else device)
+        self.device = choose_device(default_device(device, runtime))
         if runtime == "onnxruntime" and self.device.type != "cpu":
             raise InputError(f"device: expected 'cpu' for runtime 'onnxruntime', got '{self.device}'")
         self._propose = _make_runnable(PROPOSAL, runtime, self.device)

@@ -39,12 +39,17 @@ BACKENDS: Final[tuple[Backend, ...]] = ("auto", "torch", "onnxruntime", "openvin
 DEFAULT_BACKEND: Final[Backend] = "torch"
 
 _EXTRAS: Final[dict[Runtime, str]] = {"onnxruntime": "onnx", "openvino": "openvino"}
-FASTEST_FIRST: Final[tuple[Runtime, ...]] = ("openvino", "onnxruntime")  # see docs/speed.md
+_FASTEST_FIRST: Final[tuple[Runtime, ...]] = ("openvino", "onnxruntime")  # see docs/speed.md
 _LOWEST: Final = {"onnx": (1, 17), "onnxruntime": (1, 17), "openvino": (2024, 4)}  # as in the extras
 _SPINS_FOR_A_TIME: Final = (1, 26)  # the first ONNX Runtime whose threads can be told how long
 _PRECISIONS: Final = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 
 _compiling = ForkableLock()
+
+
+def default_device(device: str | torch.device | None, backend: Backend) -> str | torch.device | None:
+    """The device that was given; the CPU if none was, for a backend that knows no other."""
+    return "cpu" if device is None and backend not in ("auto", "torch") else device
 
 
 def check_backend(backend: Backend, device: torch.device, dtype: torch.dtype) -> None:
@@ -70,7 +75,7 @@ def make_runnable(
     device: torch.device,
     dtype: torch.dtype,
     sizes: GraphSizes | None = None,
-    candidates: Sequence[Runtime] = FASTEST_FIRST,
+    candidates: Sequence[Runtime] = _FASTEST_FIRST,
 ) -> Network:
     """Prepare a network to be run by a backend.
 
