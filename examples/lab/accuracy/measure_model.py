@@ -5,12 +5,15 @@
 
 Rows are printed for the folders that are given:
 
-- crops: true boxes; NME (inter-ocular, percent), the jaw's error along and across its contour, mean signed
-  error, how far landmarks move when the crop moves by fractions of its pixel (root mean square, crop
-  pixels), and the share of landmarks within the radii that should contain 68 and 95 %.
+- crops: true boxes; NME (inter-ocular, percent), the jaw's error along and across its contour, the share of
+  the jaw's length in the two steps beside the chin, mean signed error, how far landmarks move when the crop
+  moves by fractions of its pixel (root mean square, crop pixels), and the share of landmarks within the
+  radii that should contain 68 and 95 %.
 - photos: through each detector of --detectors; faces found and NME.
 - hard: faces with 68 points, in their true boxes, not turned upright; NME in percent of the box, by the roll
-  of the face, and the number of faces beyond 7 and 10 %, also of those whose mean score is above 0.5.
+  of the face, and the number of faces beyond 7 and 10 %, also of those whose mean score is above 0.5. What a
+  convention of the labels adds: the rows of the jaw as above, and the NME that is left without each
+  landmark's mean offset, which for each face is that of the others, in axes that turn and grow with the face.
 - five points: a folder with points.csv (name, part, pose and five points: eye centres, nose tip and mouth
   corners), faces centred, their tight landmark box FACE_SIZE px long; the mean distance of the five from the
   hand-drawn ones, in percent of FACE_SIZE, by pose. Rows of the part "val" are measured.
@@ -86,6 +89,7 @@ def measure_crops(aligner: FaceAligner, folder: Path) -> dict[str, float]:
         "jaw": distance[:, :17].mean(),
         "jaw, along the contour": along,
         "jaw, across": across,
+        **chin_steps(truth, found),
         "eyebrows": distance[:, 17:27].mean(),
         "nose": distance[:, 27:36].mean(),
         "eyes": distance[:, 36:48].mean(),
@@ -110,6 +114,15 @@ def contour_errors(relative: Array, truth: Array) -> tuple[float, float]:
     jaw = relative[:, 1:16]
     along, across = (np.abs((jaw * axis).sum(axis=-1)).mean() for axis in (tangent, normal))
     return float(along), float(across)
+
+
+def chin_steps(truth: Array, found: Array) -> dict[str, float]:
+    """Percent of the jaw's length in the two steps beside the chin, of labels and of predictions."""
+    row = {}
+    for name, landmarks in (("labels", truth), ("found", found)):
+        steps = np.linalg.norm(np.diff(landmarks[:, :17], axis=1), axis=-1)  # (N, 16)
+        row[f"jaw, beside the chin: {name}, %"] = 100 * (steps[:, 7:9].sum(axis=1) / steps.sum(axis=1)).mean()
+    return row
 
 
 def movement(
@@ -147,11 +160,17 @@ def measure_hard(aligner: FaceAligner, folder: Path) -> dict[str, float]:
     )
     found = np.concatenate([faces.landmarks for faces in results])
     score = np.concatenate([faces.landmark_scores.mean(axis=1) for faces in results])
-    error = nme(found, truth, normaliser(truth, "box", aligner.layout))
-    roll = face_rolls(truth)
+    size = normaliser(truth, "box", aligner.layout)
+    error, roll = nme(found, truth, size), face_rolls(truth)
+    relative = 100 * (found - truth) / size[:, None, None]
+    along, across = contour_errors(relative, truth)
     head = f"hard ({len(truth)})"
     row = {
         f"{head}: NME, box": error.mean(),
+        f"{head}: NME without mean offsets": np.linalg.norm(without_offsets(relative, roll), axis=-1).mean(),
+        f"{head}: jaw, along the contour": along,
+        f"{head}: jaw, across": across,
+        **{f"{head}: {name}": value for name, value in chin_steps(truth, found).items()},
         f"{head}: median": np.median(error),
         f"{head}: beyond 7 %": (error > 7).sum(),
         f"{head}: beyond 7 %, score above {SURE}": ((error > 7) & (score > SURE)).sum(),
@@ -163,6 +182,16 @@ def measure_hard(aligner: FaceAligner, folder: Path) -> dict[str, float]:
         if chosen.any():
             row[f"{head}: turned {low} to {high} degrees ({chosen.sum()})"] = error[chosen].mean()
     return {name: float(value) for name, value in row.items()}
+
+
+def without_offsets(relative: Array, roll: Array) -> Array:
+    """Errors (N, K, 2) of faces turned by (N,) degrees, less each landmark's mean on the others."""
+    angle = np.radians(roll)
+    across = np.stack((np.cos(angle), np.sin(angle)), axis=-1)  # (N, 2), from eye to eye
+    axes = np.stack((across, across[:, ::-1] * (-1, 1)), axis=-1)  # (N, 2, 2), columns
+    upright = relative @ axes
+    difference: Array = upright - (upright.sum(axis=0) - upright) / (len(upright) - 1)
+    return difference
 
 
 def face_rolls(landmarks: Array) -> Array:
