@@ -117,11 +117,11 @@ def quarter_turned(boxes: Tensor) -> Tensor:
     return torch.cat((centre - half.flip(1), centre + half.flip(1)), dim=1)
 
 
-def upright_boxes(landmarks: Tensor, eyes: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Face boxes and their rotation in the image plane, from landmarks that include jaw and eyebrows.
+def face_rolls(landmarks: NDArray[_Float], eyes: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+    """By how much faces are turned in the image plane, from landmarks that include jaw and eyebrows.
 
-    Two directions give the rotation: from the right eye to the left, and from the eyes to the mean of
-    all landmarks. The first is short in profile, the second in a face that is tilted up or down. Their sum,
+    Two directions tell: from the right eye to the left, and from the eyes to the mean of all landmarks.
+    The first is short in profile, the second in a face that is tilted up or down. Their sum,
     with the second turned by a quarter, is reliable in both cases.
 
     Args:
@@ -129,17 +129,33 @@ def upright_boxes(landmarks: Tensor, eyes: Sequence[Sequence[int]]) -> tuple[Ten
         eyes: indices of the landmarks of the right eye and of the left.
 
     Returns:
-        boxes (N, 4) and rolls (N,) in radians, as `crop_matrices` takes them.
+        (N,) radians, clockwise on the screen.
     """
-    right, left = (landmarks[:, list(eye)].mean(dim=1).double() for eye in eyes)  # (N, 2)
-    across, down = left - right, landmarks.double().mean(dim=1) - (left + right) / 2
-    rolls = torch.atan2(across[:, 1] - down[:, 0], across[:, 0] + down[:, 1])
-    middle = landmarks.double().mean(dim=1)
-    turn = similarity(torch.ones_like(rolls), -rolls, middle, middle)  # image_to_upright (N, 3, 3)
-    boxes = torch.from_numpy(boxes_from_landmarks(transform_points(turn, landmarks).numpy())).double()
+    right, left = (landmarks[:, list(eye)].mean(axis=1, dtype=np.float64) for eye in eyes)  # (N, 2)
+    across, down = left - right, landmarks.mean(axis=1, dtype=np.float64) - (left + right) / 2
+    rolls: NDArray[np.float64] = np.arctan2(across[:, 1] - down[:, 0], across[:, 0] + down[:, 1])
+    return rolls
+
+
+def turned_boxes(landmarks: NDArray[_Float], rolls: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Face boxes (N, 4) of landmarks (N, K, 2), to be turned about their centres by the rolls, in radians."""
+    points = torch.from_numpy(landmarks)
+    middle, turns = points.double().mean(dim=1), torch.from_numpy(rolls)
+    turn = similarity(torch.ones_like(turns), -turns, middle, middle)  # image_to_upright (N, 3, 3)
+    boxes = torch.from_numpy(boxes_from_landmarks(transform_points(turn, points).numpy())).double()
     centres = transform_points(torch.linalg.inv(turn), (boxes[:, None, :2] + boxes[:, None, 2:]) / 2)[:, 0]
     half = (boxes[:, 2:] - boxes[:, :2]) / 2
-    return torch.cat((centres - half, centres + half), dim=1), rolls
+    return torch.cat((centres - half, centres + half), dim=1).numpy()
+
+
+def upright_boxes(landmarks: Tensor, eyes: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Face boxes (N, 4) and rolls (N,), as `crop_matrices` takes them, from landmarks (N, K, 2) on the CPU.
+
+    The landmarks include jaw and eyebrows; see `face_rolls` and `turned_boxes`.
+    """
+    points = landmarks.numpy()
+    rolls = face_rolls(points, eyes)
+    return torch.from_numpy(turned_boxes(points, rolls)), torch.from_numpy(rolls)
 
 
 def _is_small_matter(*tensors: Tensor) -> bool:

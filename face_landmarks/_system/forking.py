@@ -1,16 +1,19 @@
 """Forked processes: a child has none of torch's threads and would wait for them forever, so it uses one.
 
-It would also wait for locks whose holders it lacks.
+It would also wait for locks whose holders it lacks, and for the threads of what it deletes.
 
 The package imports this module at once, so that a fork between that import and torch's is noticed, too.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
+import weakref
 
 _process = os.getpid()
+_with_threads: weakref.WeakSet[object] = weakref.WeakSet()
 
 
 def settle_threads() -> None:
@@ -25,6 +28,23 @@ def settle_threads() -> None:
 
         torch.set_num_threads(1)
         _process = os.getpid()
+
+
+def keep_in_children(thing: object) -> None:
+    """Let no forked process delete this object, as that would wait for its threads, which the parent has.
+
+    A child that ends normally deletes what is left, so a reference in Python is not enough.
+    """
+    _with_threads.add(thing)
+
+
+def _keep_all() -> None:
+    for thing in _with_threads:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_all)
 
 
 class ForkableLock:

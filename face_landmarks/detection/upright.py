@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from face_landmarks.detection.contract import Detections
 
 # Faces that are nearly upright get no turned crop; examples/lab/accuracy/measure_rolls.py tries other angles.
-_LEAST_ROLL: Final = 25.0  # degrees
+LEAST_ROLL: Final = 25.0  # degrees
 _WIDTH: Final = 0.435  # of width + height of an upright face box: MTCNN's median, as measure_boxes.py prints
 
 
@@ -35,7 +35,7 @@ def rolls_of(points: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def upright_faces(
-    found: Detections, least_roll: float = _LEAST_ROLL
+    found: Detections, least_roll: float = LEAST_ROLL
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The upright boxes of detected faces, and how they are turned.
 

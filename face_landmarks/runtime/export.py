@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from face_landmarks._system.arguments import check_flag, check_path
 from face_landmarks._system.extras import import_extra
 from face_landmarks._system.files import write_whole
-from face_landmarks.errors import ExportError
+from face_landmarks.errors import ExportError, MissingDependencyError
 from face_landmarks.geometry import transform_points, warp
 from face_landmarks.images import read_image
 from face_landmarks.layouts import get_layout
@@ -130,8 +130,8 @@ def _check(
 ) -> None:
     """Compare the file's answers with those of torch, on one crop and on a batch."""
     try:
-        import onnxruntime
-    except ImportError:
+        onnxruntime = import_extra("onnxruntime", "onnx", "comparisons")
+    except MissingDependencyError:
         _log.warning("%s: not compared with torch, as onnxruntime is not installed", card.name)
         return
     options = onnxruntime.SessionOptions()

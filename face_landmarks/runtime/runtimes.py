@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from face_landmarks._system.arguments import check_choice
 from face_landmarks._system.extras import import_extra
-from face_landmarks._system.forking import ForkableLock
+from face_landmarks._system.forking import ForkableLock, keep_in_children
 from face_landmarks._system.torch_state import own_types
 from face_landmarks.errors import ExportError, InputError
 from face_landmarks.runtime.graph import GraphSizes, write_graph
@@ -35,7 +35,7 @@ Runtime = Literal["onnxruntime", "openvino"]
 Run: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 BACKENDS: Final[tuple[Backend, ...]] = ("auto", "torch", "onnxruntime", "openvino")
-# Not "auto": a forked process that loaded ONNX Runtime hangs when it ends normally, see docs/speed.md.
+# Not "auto", so that landmarks do not depend on what else is installed.
 DEFAULT_BACKEND: Final[Backend] = "torch"
 
 _EXTRAS: Final[dict[Runtime, str]] = {"onnxruntime": "onnx", "openvino": "openvino"}
@@ -202,7 +202,6 @@ class RuntimeNetwork:
             with _compiling:
                 process, run = self._compiled
                 if process != os.getpid():  # no other thread has been here
-                    self._left_behind = run  # its threads are in the parent: to delete it is to wait for them
                     run = self._compile()
         crops = crops.detach().cpu()
         if crops.dtype == torch.bfloat16:  # NumPy has none
@@ -245,6 +244,7 @@ def _compile_onnxruntime(graph: bytes, threads: int, *, fixed: bool) -> Run:
     else:
         options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    keep_in_children(session)
     name = session.get_inputs()[0].name
 
     def run(crops: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -263,6 +263,7 @@ def _compile_openvino(graph: bytes, dtype: torch.dtype, threads: int) -> Run:
         "PERFORMANCE_HINT": "LATENCY",
     }
     model = core.compile_model(core.read_model(graph), "CPU", options)
+    keep_in_children(model)
     mine = threading.local()  # a request is for one thread at a time
 
     def run(crops: NDArray[np.float32]) -> NDArray[np.float32]:

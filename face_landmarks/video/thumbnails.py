@@ -51,6 +51,15 @@ def _shrunk(part: NDArray[np.uint8]) -> Points:
 
 
 def correlation(a: Points, b: Points) -> float:
-    """Correlation of two thumbnails, -1 to 1, at any brightness and contrast; plain ones are alike."""
+    """Correlation of two thumbnails, -1 to 1, at any brightness and contrast.
+
+    Each counts as having one more component, that of plain pictures: two plain ones are alike, whatever
+    their noise, and unlike any other.
+    """
     plain = _PLAIN**2 * len(a)
-    return float((a @ b + plain) / (np.linalg.norm(a) * np.linalg.norm(b) + plain))
+    return float((a @ b + plain) / np.sqrt((a @ a + plain) * (b @ b + plain)))
+
+
+def contrast(a: Points) -> float:
+    """Standard deviation of a thumbnail, in units of what noise gives a plain one: below 1, it is plain."""
+    return float(np.sqrt(a @ a / len(a))) / _PLAIN

@@ -15,15 +15,17 @@ from numpy.typing import NDArray
 
 from face_landmarks._system.arguments import as_number, check_flag, is_whole
 from face_landmarks.aligner import FaceAligner
+from face_landmarks.detection.upright import LEAST_ROLL
 from face_landmarks.errors import InputError
-from face_landmarks.geometry import boxes_from_landmarks
+from face_landmarks.geometry import boxes_from_landmarks, face_rolls, turned_boxes
 from face_landmarks.images import ChannelOrder, ImageSource, view_image
 from face_landmarks.models.registry import DEFAULT_VIDEO_MODEL
 from face_landmarks.results import Faces
 from face_landmarks.results.faces import with_arrays
 from face_landmarks.video.smoothing import OneEuroFilter, Points, face_size
-from face_landmarks.video.thumbnails import correlation, thumbnail
+from face_landmarks.video.thumbnails import contrast, correlation, thumbnail
 
+_SHOWS: Final = 2.0  # contrast of a frame above which its scene has shown something
 _SAME_SCENE: Final = 0.5  # correlation of two frames below which there is a cut between them
 _SAME_PLACE: Final = 0.3  # mean distance of landmarks, in face sizes, below which two faces are one
 _SAME_FACE: Final = 1.0  # mismatch, see `_Track.mismatch`, below which a detected face is a missing one
@@ -154,6 +156,7 @@ class FaceTracker:
         self._tracks: list[_Track] = []
         self._scene: Points | None = None
         self._size = (0, 0)  # (H, W) of the last frame
+        self._has_shown = False  # whether a frame of the scene was more than plain
         self._since_detection = 0
 
     def update(
@@ -212,14 +215,16 @@ class FaceTracker:
         return TrackedFaces(faces, identities, detected, cut)
 
     def _enter(self, pixels: NDArray[np.uint8]) -> bool:
-        """Whether this frame starts a scene: the first one, one of another size, or one unlike the last."""
+        """Whether this frame starts a scene: the first, of another size, unlike the last, or faded out."""
         size = pixels.shape[0], pixels.shape[1]
         scene = thumbnail(pixels, np.array([0, 0, size[1], size[0]]))
         cut = self._scene is None or size != self._size or correlation(scene, self._scene) < _SAME_SCENE
-        if cut:
+        faded = self._has_shown and contrast(scene) < 1
+        if cut or faded:
             self._forget()
         self._scene, self._size = scene, size
-        return cut
+        self._has_shown = self._has_shown or contrast(scene) > _SHOWS
+        return cut or faded
 
     def _follow(self, pixels: NDArray[np.uint8]) -> None:
         """Search for the faces of the last frame where they are expected; the others become missing."""
@@ -229,7 +234,12 @@ class FaceTracker:
             track.anchor_age += 1
         if not active:
             return
-        found = self.aligner.align(pixels, boxes_from_landmarks([track.expected() for track in active]))
+        places = np.stack([track.expected() for track in active])
+        rolls = np.array([track.roll for track in active])
+        if rolls.any():
+            found = self.aligner.align(pixels, turned_boxes(places, rolls), np.degrees(rolls))
+        else:
+            found = self.aligner.align(pixels, boxes_from_landmarks(places))
         pairs = [
             (track, face)
             for track, face in zip(active, found, strict=True)
@@ -296,6 +306,9 @@ class _Track:
     ) -> None:
         self.identity = identity
         self.velocity: Points = np.zeros(2)  # pixels per frame
+        self.roll = (
+            0.0  # radians, of its crop; kept while the face is near it, as another crop moves landmarks
+        )
         self.appear(face, smoother)
         self.appearance = appearance
         self.learn(appearance)
@@ -344,6 +357,9 @@ class _Track:
         if self.smoother is not None:
             points = self.smoother(points, face.landmark_scores[0], interval)
         landmarks = points[np.newaxis].astype(np.float32)
+        roll = float(face_rolls(landmarks, face.layout.eyes)[0])
+        if abs(math.remainder(roll - self.roll, math.tau)) > math.radians(LEAST_ROLL):
+            self.roll = roll
         self.face = with_arrays(face, landmarks=landmarks, box_scores=self.box_scores)
 
 

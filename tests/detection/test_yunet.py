@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -202,6 +205,32 @@ def test_a_forked_process_finds_the_same(photo: np.ndarray, runtime: Any) -> Non
     process.join(60)
     assert process.exitcode == 0
     np.testing.assert_array_equal(answers.get(), expected.boxes)
+
+
+NORMAL_END = """
+import os, sys, time, numpy as np
+from face_landmarks.detection.yunet import YuNet
+detector = YuNet(runtime=sys.argv[1])
+detector(np.zeros((64, 64, 3), np.uint8))
+child = os.fork()
+if child == 0:
+    sys.exit(7)
+end = time.monotonic() + 60
+while not (done := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < end:
+    time.sleep(0.05)
+if not done[0]:
+    os.kill(child, 9)
+assert os.waitstatus_to_exitcode(done[1]) == 7, done
+"""
+
+
+@pytest.mark.usefixtures("cached")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_can_end_normally(runtime: Any) -> None:
+    env = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    command = [sys.executable, "-W", "ignore", "-c", NORMAL_END, runtime]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=env)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.usefixtures("cached")

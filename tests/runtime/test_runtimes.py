@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import multiprocessing
+import os
 import pickle
 import subprocess
 import sys
@@ -171,6 +172,56 @@ def test_a_forked_process_compiles_anew(runtime):
     command = [sys.executable, "-W", "ignore", "-c", FORK, runtime, str(PHOTO)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+NORMAL_END = """
+import os, sys, time, torch
+torch.set_num_threads(2)  # a runtime with a thread of its own, which no child has
+from face_landmarks import FaceAligner
+aligner = FaceAligner("shr-fan-68-tiny", detector=None, backend=sys.argv[1])
+boxes = [[178, 59, 267, 175]]
+aligner.get_landmarks(sys.argv[2], boxes)
+for used in (False, True):
+    child = os.fork()
+    if child == 0:
+        if used:
+            aligner.get_landmarks(sys.argv[2], boxes)
+        sys.exit(7)
+    end = time.monotonic() + 60
+    while not (done := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < end:
+        time.sleep(0.05)
+    if not done[0]:
+        os.kill(child, 9)
+    assert os.waitstatus_to_exitcode(done[1]) == 7, (used, done)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_can_end_normally(runtime):
+    """Deleted in a child, what the parent compiled would wait for the parent's threads, forever."""
+    command = [sys.executable, "-W", "ignore", "-c", NORMAL_END, runtime, str(PHOTO)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=180, env=without_telemetry_setting()
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("chosen", [None, "0"])
+def test_onnx_runtime_reports_nothing_unless_the_user_chose(chosen):
+    pytest.importorskip("onnxruntime")
+    code = (
+        "import os; from face_landmarks import FaceAligner\n"
+        "FaceAligner('shr-fan-68-tiny', detector=None, backend='onnxruntime')\n"
+        "print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
+    env = without_telemetry_setting() | ({} if chosen is None else {"ORT_DISABLE_TELEMETRY": chosen})
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=env)
+    assert done.stdout.split() == [chosen or "1"], done.stderr
+
+
+def without_telemetry_setting() -> dict[str, str]:
+    """This process's environment, in which ONNX Runtime has been imported, as a new user has it."""
+    return {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
 
 
 def test_threads_of_a_forked_process_wait_for_one_compilation(runtime, monkeypatch):

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from face_landmarks.video.thumbnails import thumbnail
+from face_landmarks.video.thumbnails import contrast, correlation, thumbnail
 
 
 @pytest.mark.parametrize("size", [(40, 30), (480, 640), (1080, 1920)])
@@ -28,3 +28,15 @@ def test_a_thumbnail_is_black_where_its_part_is_outside_the_frame():
     for corner in (7, 100):  # within the frame, and just outside
         speck = thumbnail(frame, np.array([corner] * 4))
         np.testing.assert_array_equal(speck, np.zeros(24 * 24 * 3))
+
+
+def test_a_plain_picture_is_like_another_plain_one_and_unlike_any_other():
+    random = np.random.default_rng(0)
+    box = np.array([0, 0, 48, 48])
+    black = thumbnail(np.zeros((48, 48, 3), np.uint8), box)
+    noise = thumbnail(random.integers(100, 106, (48, 48, 3), np.uint8), box)
+    picture = thumbnail(cv2.resize(random.integers(0, 256, (6, 6, 3), np.uint8), (48, 48)), box)
+    assert correlation(black, black) == 1 and correlation(black, noise) > 0.9
+    assert correlation(black, picture) < 0.2 and correlation(noise, picture) < 0.2
+    assert correlation(picture, 0.5 * picture) > 0.9 and correlation(picture, -picture) < -0.9
+    assert contrast(black) == 0 and contrast(noise) < 0.5 and contrast(picture) > 5

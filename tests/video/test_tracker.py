@@ -1,6 +1,7 @@
 """Faces tracked through a video: who is who, where they are expected, and when the detector runs."""
 
 import dataclasses
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -34,6 +35,7 @@ class Stage:
         self.clothes = random.integers(0, 256, (5, 4, 4, 3), np.uint8)
         self.shape = random.uniform(-SIDE / 2, SIDE / 2, (68, 2))
         self.shape[:4] = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * SIDE / 2
+        self.shape[36:42], self.shape[42:48] = (-10, -8), (10, -8)  # the eyes: upright
         self.places = {}  # person -> (x, y), the last in front
         self.hidden = set()
         self.looks = 0  # of the detector
@@ -160,6 +162,82 @@ def test_black_frames_are_no_cuts_of_their_own():
     random = np.random.default_rng(0)
     frames = [random.integers(0, 4, (120, 400, 3), np.uint8) for _ in range(4)]
     assert [tracker.update(frame).cut for frame in frames] == [True, False, False, False]
+
+
+@pytest.mark.parametrize("plain", [0, 255])
+@pytest.mark.parametrize("faded", [False, True])
+def test_nobody_outlasts_a_plain_frame(plain, faded):
+    """A scene that ends in black, at once or slowly: whoever is at the same place after it may be another."""
+    stage = Stage()
+    tracker = FaceTracker(stage)
+    shares = [*np.linspace(0, 1, 12)] if faded else [1.0]  # of the plain picture
+    first = [tracker.update(stage.frame({0: (100, 60)})) for _ in range(3)]
+    for share in shares + [1.0] * 3 + shares[::-1]:
+        frame = (1 - share) * stage.frame({0: (100, 60)}, () if share < 0.7 else (0,)) + share * plain
+        tracker.update(np.rint(frame).astype(np.uint8))
+    last = tracker.update(stage.frame({0: (100, 60)}))
+    assert [t.identities.tolist() for t in first] == [[0]] * 3
+    assert last.identities.tolist() == [1]
+
+
+def test_a_scene_between_plain_and_not_quite_is_one_scene():
+    """A small face before a wall: its thumbnails are nearly plain, sometimes more, sometimes less."""
+    stage = Stage()
+    stage.wall = np.full_like(stage.wall, 128)
+    frames = [stage.frame({}) for _ in range(8)]
+    for frame in frames:
+        frame[:60] += 6  # with a deviation of 3 grey levels: plain
+    for frame in frames[1::2]:
+        frame[:60] += 6  # of 6: not plain
+    tracker = FaceTracker(stage)
+    assert [tracker.update(frame).cut for frame in frames] == [True] + [False] * 7
+
+
+def test_the_face_behind_a_plain_beginning_is_found_at_once():
+    stage = Stage()
+    tracker = FaceTracker(stage)
+    stage.frame({})
+    assert len(tracker.update(np.zeros((120, 400, 3), np.uint8))) == 0
+    tracked = tracker.update(stage.frame({0: (100, 60)}))
+    assert tracked.cut and tracked.identities.tolist() == [0]
+
+
+@pytest.mark.parametrize("degrees", [60, 90, -135])
+def test_a_turned_face_is_followed_in_upright_crops(degrees):
+    """Searched anew in every frame, its landmarks would jump by pixels between equal frames."""
+    picture = read_image(ASTRONAUT)
+    turn = cv2.getRotationMatrix2D((222, 117), -degrees, 1)
+    turn[:, 2] += 34, 139  # the face to the middle
+    frame = np.asarray(cv2.warpAffine(picture, turn, (512, 512)))
+    aligner = FaceAligner("shr-fan-68-tiny", detector=lambda _: [[201, 201, 311, 311]], device="cpu")
+    tracker = FaceTracker(aligner, smooth=False)
+    landmarks = [tracker.update(frame).faces.landmarks[0] for _ in range(7)]
+    for before, after in pairwise(landmarks[4:]):
+        assert np.abs(after - before).max() < 0.1
+
+
+def test_the_crop_of_a_face_turns_only_when_the_face_has_turned_by_much():
+    class Turning(Stage):
+        turn = 0.0  # degrees
+
+        def align(self, pixels, boxes=None, rolls=None):
+            if boxes is not None:
+                self.asked.append(0.0 if rolls is None else float(rolls[0]))
+            return super().align(pixels, boxes)
+
+        def faces(self, people):
+            found, angle = super().faces(people), np.radians(self.turn)
+            matrix = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+            centre = found.landmarks.mean(axis=1, keepdims=True)
+            return dataclasses.replace(found, landmarks=(found.landmarks - centre) @ matrix + centre)
+
+    stage = Turning()
+    stage.asked = []
+    stage.shape[[*range(4, 36), *range(48, 68)]] = 0, 10  # straight below the eyes
+    tracker = FaceTracker(stage, smooth=False)
+    for stage.turn in (0, 10, 24, 26, 40, 49, 60, 30, 90, 170, -170, -170):
+        tracker.update(stage.frame({0: (100, 60)}))
+    np.testing.assert_allclose(stage.asked, [0, 0, 0, 26, 26, 26, 60, 30, 90, 170, 170], atol=0.1)
 
 
 def test_a_frame_of_another_size_starts_a_scene():
