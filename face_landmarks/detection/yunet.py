@@ -52,7 +52,7 @@ class YuNet:
             "fallback", if no face is found as it is, first by quarters and then by the rest; or "always",
             which takes twelve times as long, as the diagonals make larger images.
         runtime: what runs the network: "opencv", any version that this package works with; or
-            "onnxruntime", which is faster. Their answers are the same to 0.0001 pixels. By default
+            "onnxruntime", which is faster. Their answers are the same to 0.001 pixels. By default
             "onnxruntime" if it is installed.
 
     Raises:

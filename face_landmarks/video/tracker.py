@@ -82,7 +82,8 @@ class FaceTracker:
     while a face is missing. Two faces that meet are told apart by their predicted places and their
     appearance; the one in front keeps its landmarks, the other one is missing until it is found again.
 
-    A cut, or a frame of another size than the last one, starts a new scene: all faces get new identities.
+    A cut, a frame of another size than the last one, or one in which the picture has faded to a plain colour
+    starts a new scene: all faces get new identities.
 
     Args:
         aligner: finds landmarks; it needs a detector. By default the model for videos,

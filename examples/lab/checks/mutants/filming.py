@@ -7,6 +7,48 @@ TIMES, FAULTS = "tests/video/test_times.py", "tests/video/test_faults.py"
 
 MUTANTS = [
     (
+        "a plain picture is like any other",
+        "video/thumbnails.py",
+        "np.sqrt((a @ a + plain) * (b @ b + plain))",
+        "(np.sqrt((a @ a) * (b @ b)) + plain)",
+        "tests/video/test_thumbnails.py",
+    ),
+    (
+        "faces outlast a scene that fades out",
+        "video/tracker.py",
+        "faded = self._has_shown and contrast(scene) < 1",
+        "faded = False",
+        f"{TRACKER}::test_nobody_outlasts_a_plain_frame",
+    ),
+    (
+        "a nearly plain scene is cut again and again",
+        "video/tracker.py",
+        "contrast(scene) > _SHOWS",
+        "contrast(scene) > 1",
+        f"{TRACKER}::test_a_scene_between_plain_and_not_quite_is_one_scene",
+    ),
+    (
+        "turned faces are followed in crops that are not",
+        "video/tracker.py",
+        "if rolls.any():",
+        "if False:",
+        f"{TRACKER}::test_a_turned_face_is_followed_in_upright_crops",
+    ),
+    (
+        "crops turn with every frame",
+        "video/tracker.py",
+        "> math.radians(LEAST_ROLL)",
+        "> 0",
+        f"{TRACKER}::test_the_crop_of_a_face_turns_only_when_the_face_has_turned_by_much",
+    ),
+    (
+        "the turn from 170 to -170 degrees is a large one",
+        "video/tracker.py",
+        "math.remainder(roll - self.roll, math.tau)",
+        "roll - self.roll",
+        f"{TRACKER}::test_the_crop_of_a_face_turns_only_when_the_face_has_turned_by_much",
+    ),
+    (
         "a face is searched for where it was",
         "video/tracker.py",
         "place: Points = self.face.landmarks[0] + self.velocity",

@@ -5,6 +5,28 @@ ALIGNER = "tests/test_aligner.py"
 EXPORT = "tests/runtime/test_export.py"
 
 MUTANTS = [
+    # forks
+    (
+        "a child deletes what its parent's threads serve",
+        "_system/forking.py",
+        "ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))",
+        "pass",
+        f"{RUNTIMES}::test_a_forked_process_can_end_normally",
+    ),
+    (
+        "ONNX Runtime reports its use",
+        "_system/extras.py",
+        "os.environ.setdefault(name, value)",
+        "pass",
+        f"{RUNTIMES}::test_onnx_runtime_reports_nothing_unless_the_user_chose",
+    ),
+    (
+        "what the user chose is overruled",
+        "_system/extras.py",
+        "os.environ.setdefault(name, value)",
+        "os.environ[name] = value",
+        f"{RUNTIMES}::test_onnx_runtime_reports_nothing_unless_the_user_chose",
+    ),
     # the graph
     (
         "pools of the graph have no padding",
