@@ -120,9 +120,8 @@ def quarter_turned(boxes: Tensor) -> Tensor:
 def face_rolls(landmarks: NDArray[_Float], eyes: Sequence[Sequence[int]]) -> NDArray[np.float64]:
     """By how much faces are turned in the image plane, from landmarks that include jaw and eyebrows.
 
-    Two directions tell: from the right eye to the left, and from the eyes to the mean of all landmarks.
-    The first is short in profile, the second in a face that is tilted up or down. Their sum,
-    with the second turned by a quarter, is reliable in both cases.
+    Two directions tell, see `roll_of`: from the right eye to the left, and from the eyes to the mean of all
+    landmarks.
 
     Args:
         landmarks: (N, K, 2) x y in pixels.
@@ -133,6 +132,16 @@ def face_rolls(landmarks: NDArray[_Float], eyes: Sequence[Sequence[int]]) -> NDA
     """
     right, left = (landmarks[:, list(eye)].mean(axis=1, dtype=np.float64) for eye in eyes)  # (N, 2)
     across, down = left - right, landmarks.mean(axis=1, dtype=np.float64) - (left + right) / 2
+    return roll_of(across, down)
+
+
+def roll_of(across: NDArray[np.float64], down: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Radians (N,), clockwise on the screen, by which faces are turned, from two directions (N, 2) in each.
+
+    One goes across the face, from its right side to its left, the other down. The first is short in
+    profile, the second in a face that is tilted up or down. Their sum, with the second turned by a quarter,
+    is reliable in both cases.
+    """
     rolls: NDArray[np.float64] = np.arctan2(across[:, 1] - down[:, 0], across[:, 0] + down[:, 1])
     return rolls
 

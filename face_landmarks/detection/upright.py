@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_landmarks.detection.contract import Detections
+from face_landmarks.geometry import roll_of
 
 # Faces that are nearly upright get no turned crop; examples/lab/accuracy/measure_rolls.py tries other angles.
 LEAST_ROLL: Final = 25.0  # degrees
@@ -17,9 +18,8 @@ _WIDTH: Final = 0.435  # of width + height of an upright face box: MTCNN's media
 def rolls_of(points: NDArray[np.float32]) -> NDArray[np.float64]:
     """By how much each face is turned clockwise on the screen, in degrees from -180 to 180.
 
-    Two directions tell: from the right side of the face to its left, and from the eyes to the mouth, which
-    is a quarter turn further. In profile the first is short, for a face that looks up or down the second;
-    their sum holds in both cases.
+    Two directions tell, see `roll_of`: from the right eye and mouth corner to the left ones, and from
+    the eyes to the mouth.
 
     Args:
         points: (N, 5, 2), see `Detections`.
@@ -30,8 +30,7 @@ def rolls_of(points: NDArray[np.float32]) -> NDArray[np.float64]:
     right_eye, left_eye, _, right_mouth, left_mouth = points.astype(np.float64).transpose(1, 0, 2)
     across = left_eye - right_eye + left_mouth - right_mouth  # (N, 2)
     down = right_mouth + left_mouth - right_eye - left_eye
-    rolls: NDArray[np.float64] = np.degrees(np.arctan2(across[:, 1] - down[:, 0], across[:, 0] + down[:, 1]))
-    return rolls
+    return np.degrees(roll_of(across, down))
 
 
 def upright_faces(

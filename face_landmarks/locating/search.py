@@ -32,7 +32,7 @@ Boxes: TypeAlias = NDArray[Any]  # (B, 4), of any floating type
 Rolls: TypeAlias = NDArray[Any]  # (B,) radians
 
 _MARGIN: Final = 0.1  # of mean score, by which a turned answer must surpass the one that is not
-_TOLERANCE: Final = 0.014  # of the box's size (root of its area), by which landmarks may move in the check
+_TOLERANCE: Final = 0.012  # of the box's size (root of its area), by which landmarks may move in the check
 _SMALLEST_FACE: Final = 0.25  # of the box that was given; smaller ones have collapsed and are no face
 
 

@@ -91,7 +91,7 @@ class FaceTracker:
         frame_rate: of the video, in frames per second.
         detect_every: frames between regular runs of the detector, which find faces that enter.
         min_score: mean landmark score below which a face is discarded. Whole faces score about 0.8 and
-            more (the `doubtful_score` of a card); `shr-fan-68` gives 0.06 on average to places without a face
+            more (the `doubtful_score` of a card); `shr-fan-68` gives 0.08 on average to places without a face
             (docs/accuracy.md).
         max_missing: frames after which a missing face is forgotten.
         smooth: smooth the landmarks with `OneEuroFilter`.
@@ -219,13 +219,14 @@ class FaceTracker:
         """Whether this frame starts a scene: the first, of another size, unlike the last, or faded out."""
         size = pixels.shape[0], pixels.shape[1]
         scene = thumbnail(pixels, np.array([0, 0, size[1], size[0]]))
-        cut = self._scene is None or size != self._size or correlation(scene, self._scene) < _SAME_SCENE
         faded = self._has_shown and contrast(scene) < 1
-        if cut or faded:
+        unlike = self._scene is not None and correlation(scene, self._scene) < _SAME_SCENE
+        cut = self._scene is None or size != self._size or unlike or faded
+        if cut:
             self._forget()
         self._scene, self._size = scene, size
         self._has_shown = self._has_shown or contrast(scene) > _SHOWS
-        return cut or faded
+        return cut
 
     def _follow(self, pixels: NDArray[np.uint8]) -> None:
         """Search for the faces of the last frame where they are expected; the others become missing."""

@@ -233,8 +233,8 @@ MUTANTS = [
     (
         "the roll of five points is that of the eyes alone",
         "detection/upright.py",
-        "np.arctan2(across[:, 1] - down[:, 0], across[:, 0] + down[:, 1])",
-        "np.arctan2(across[:, 1], across[:, 0])",
+        "np.degrees(roll_of(across, down))",
+        "np.degrees(roll_of(across, 0 * down))",
         UPRIGHT,
     ),
     (
