@@ -82,8 +82,8 @@ class FaceTracker:
     while a face is missing. Two faces that meet are told apart by their predicted places and their
     appearance; the one in front keeps its landmarks, the other one is missing until it is found again.
 
-    A cut, a frame of another size than the last one, or one in which the picture has faded to a plain colour
-    starts a new scene: all faces get new identities.
+    A cut, a frame of another size than the last one, or one without faces in which the picture has faded to a
+    plain colour starts a new scene: all faces get new identities.
 
     Args:
         aligner: finds landmarks; it needs a detector. By default the model for videos,
@@ -157,6 +157,7 @@ class FaceTracker:
         self._tracks: list[_Track] = []
         self._scene: Points | None = None
         self._size = (0, 0)  # (H, W) of the last frame
+        self._contrast = 0.0  # of the last frame
         self._has_shown = False  # whether a frame of the scene was more than plain
         self._since_detection = 0
 
@@ -202,7 +203,14 @@ class FaceTracker:
     def _update(self, pixels: NDArray[np.uint8]) -> TrackedFaces:
         cut = self._enter(pixels)
         self._follow(pixels)
-        detected = cut or self._must_detect()
+        nobody = all(track.missing for track in self._tracks)
+        faded = self._has_shown and self._contrast < 1 and nobody  # out: what comes next is another scene
+        appears = not self._has_shown and self._contrast > _SHOWS
+        if faded:
+            self._tracks = []
+        self._has_shown = appears or (self._has_shown and not faded)
+        cut = cut or faded
+        detected = cut or (appears and nobody) or self._must_detect()
         if detected:
             self._detect(pixels)
         self._since_detection = 0 if detected else self._since_detection + 1
@@ -216,16 +224,13 @@ class FaceTracker:
         return TrackedFaces(faces, identities, detected, cut)
 
     def _enter(self, pixels: NDArray[np.uint8]) -> bool:
-        """Whether this frame starts a scene: the first, of another size, unlike the last, or faded out."""
+        """Whether this frame starts a scene: the first one, one of another size, or one unlike the last."""
         size = pixels.shape[0], pixels.shape[1]
         scene = thumbnail(pixels, np.array([0, 0, size[1], size[0]]))
-        faded = self._has_shown and contrast(scene) < 1
-        unlike = self._scene is not None and correlation(scene, self._scene) < _SAME_SCENE
-        cut = self._scene is None or size != self._size or unlike or faded
+        cut = self._scene is None or size != self._size or correlation(scene, self._scene) < _SAME_SCENE
         if cut:
             self._forget()
-        self._scene, self._size = scene, size
-        self._has_shown = self._has_shown or contrast(scene) > _SHOWS
+        self._scene, self._size, self._contrast = scene, size, contrast(scene)
         return cut
 
     def _follow(self, pixels: NDArray[np.uint8]) -> None:

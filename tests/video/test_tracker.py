@@ -202,6 +202,30 @@ def test_the_face_behind_a_plain_beginning_is_found_at_once():
     assert tracked.cut and tracked.identities.tolist() == [0]
 
 
+@pytest.mark.parametrize("dark", [0, 1 / 32, 1 / 16])
+def test_a_face_is_found_at_once_after_a_dark_frame(dark):
+    """As in a strobe's light: dark frames without faces, which need not be unlike the bright ones."""
+    tracker = FaceTracker(Stage())
+    bright = [len(tracker.update(tracker.aligner.frame({0: (100, 60)})))]
+    for _ in range(4):
+        frame = tracker.aligner.frame({0: (100, 60)}, (0,))
+        tracker.update((frame * dark).astype(np.uint8))
+        bright.append(len(tracker.update(tracker.aligner.frame({0: (100, 60)}))))
+    assert bright == [1] * 5
+
+
+def test_a_face_that_goes_far_away_before_a_plain_wall_keeps_its_identity():
+    stage = Stage()
+    tracker = FaceTracker(stage)
+    identities, contrasts = [], []
+    for share in np.linspace(1, 0, 12):  # of the picture; the rest is the wall's colour
+        frame = 128 + share * (stage.frame({0: (100, 60)}) - 128.0)
+        identities.append(tracker.update(np.rint(frame).astype(np.uint8)).identities.tolist())
+        contrasts.append(tracker._contrast)
+    assert contrasts[0] > 2 and contrasts[-1] < 1
+    assert identities == [[0]] * 12
+
+
 @pytest.mark.parametrize("degrees", [60, 90, -135])
 def test_a_turned_face_is_followed_in_upright_crops(degrees):
     """Searched anew in every frame, its landmarks would jump by pixels between equal frames."""

@@ -16,16 +16,30 @@ MUTANTS = [
     (
         "faces outlast a scene that fades out",
         "video/tracker.py",
-        "faded = self._has_shown and contrast(scene) < 1",
+        "faded = self._has_shown and self._contrast < 1 and nobody",
         "faded = False",
         f"{TRACKER}::test_nobody_outlasts_a_plain_frame",
     ),
     (
         "a nearly plain scene is cut again and again",
         "video/tracker.py",
-        "contrast(scene) > _SHOWS",
-        "contrast(scene) > 1",
+        "self._contrast > _SHOWS",
+        "self._contrast > 1",
         f"{TRACKER}::test_a_scene_between_plain_and_not_quite_is_one_scene",
+    ),
+    (
+        "a face in view is forgotten as its background grows plain",
+        "video/tracker.py",
+        "self._contrast < 1 and nobody",
+        "self._contrast < 1",
+        f"{TRACKER}::test_a_face_that_goes_far_away_before_a_plain_wall_keeps_its_identity",
+    ),
+    (
+        "what appears out of a plain frame is searched for later",
+        "video/tracker.py",
+        "cut or (appears and nobody) or self._must_detect()",
+        "cut or self._must_detect()",
+        f"{TRACKER}::test_a_face_is_found_at_once_after_a_dark_frame",
     ),
     (
         "turned faces are followed in crops that are not",
