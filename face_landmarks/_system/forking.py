@@ -13,7 +13,8 @@ import threading
 import weakref
 
 _process = os.getpid()
-_with_threads: weakref.WeakSet[object] = weakref.WeakSet()
+_with_threads: set[weakref.ref[object]] = set()
+_held: list[list[object]] = []  # during a fork
 
 
 def settle_threads() -> None:
@@ -33,18 +34,28 @@ def settle_threads() -> None:
 def keep_in_children(thing: object) -> None:
     """Let no forked process delete this object, as that would wait for its threads, which the parent has.
 
-    A child that ends normally deletes what is left, so a reference in Python is not enough.
+    A child deletes what belongs to the parent's other threads before it goes on, and the rest when it ends:
+    every object gets a reference that is never given back, from before the fork.
     """
-    _with_threads.add(thing)
+    _with_threads.add(weakref.ref(thing, _with_threads.discard))
+
+
+def _hold_all() -> None:
+    _held.append([thing for reference in list(_with_threads) if (thing := reference()) is not None])
+
+
+def _release() -> None:
+    _held.pop()
 
 
 def _keep_all() -> None:
-    for thing in _with_threads:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+    while _held:
+        for thing in _held.pop():
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_keep_all)
+    os.register_at_fork(before=_hold_all, after_in_parent=_release, after_in_child=_keep_all)
 
 
 class ForkableLock:

@@ -175,12 +175,21 @@ def test_a_forked_process_compiles_anew(runtime):
 
 
 NORMAL_END = """
-import os, sys, time, torch
+import os, sys, threading, time, torch
 torch.set_num_threads(2)  # a runtime with a thread of its own, which no child has
 from face_landmarks import FaceAligner
-aligner = FaceAligner("shr-fan-68-tiny", detector=None, backend=sys.argv[1])
 boxes = [[178, 59, 267, 175]]
-aligner.get_landmarks(sys.argv[2], boxes)
+def make():
+    aligner = FaceAligner("shr-fan-68-tiny", detector=None, backend=sys.argv[1])
+    aligner.get_landmarks(sys.argv[2], boxes)
+    return aligner
+def keep():
+    mine.aligner = make()
+    made.set()
+    threading.Event().wait()
+aligner, mine, made = make(), threading.local(), threading.Event()
+threading.Thread(target=keep, daemon=True).start()
+made.wait()
 for used in (False, True):
     child = os.fork()
     if child == 0:
