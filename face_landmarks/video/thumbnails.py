@@ -51,10 +51,10 @@ def _shrunk(part: NDArray[np.uint8]) -> Points:
 
 
 def correlation(a: Points, b: Points) -> float:
-    """Correlation of two thumbnails, -1 to 1, at any brightness and contrast.
+    """Correlation of two thumbnails, -1 to 1, at any brightness, and any contrast well above that of noise.
 
     Each counts as having one more component, that of plain pictures: two plain ones are alike, whatever
-    their noise, and unlike any other.
+    their noise, and the nearer one is to plain, the less it is like any other.
     """
     plain = _PLAIN**2 * len(a)
     return float((a @ b + plain) / np.sqrt((a @ a + plain) * (b @ b + plain)))

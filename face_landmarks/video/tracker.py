@@ -82,11 +82,13 @@ class FaceTracker:
     while a face is missing. Two faces that meet are told apart by their predicted places and their
     appearance; the one in front keeps its landmarks, the other one is missing until it is found again.
 
-    A cut, a frame of another size than the last one, or one without faces in which the picture has faded to a
-    plain colour starts a new scene: all faces get new identities.
+    A cut, a frame of another size than the last one, or a plain frame without faces starts a new scene: all
+    faces get new identities. A frame is plain that is of nearly one colour, after ones that were not: a dark
+    one, one of a flash, or a plain background that its only face has left.
 
     Args:
-        aligner: finds landmarks; it needs a detector. By default the model for videos,
+        aligner: finds landmarks; it needs a detector. Of another class, it has `layout` and
+            `align(image, boxes=None, rolls=None)` as `FaceAligner`. By default the model for videos,
             `FaceAligner("shr-fan-68-tiny")`.
         frame_rate: of the video, in frames per second.
         detect_every: frames between regular runs of the detector, which find faces that enter.
