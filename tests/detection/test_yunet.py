@@ -6,12 +6,11 @@ import multiprocessing
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import normal_ends
 import numpy as np
 import pytest
 
@@ -208,28 +207,21 @@ def test_a_forked_process_finds_the_same(photo: np.ndarray, runtime: Any) -> Non
 
 
 NORMAL_END = """
-import os, sys, time, numpy as np
+import os, sys, numpy as np
 from face_landmarks.detection.yunet import YuNet
 detector = YuNet(runtime=sys.argv[1])
 detector(np.zeros((64, 64, 3), np.uint8))
 child = os.fork()
 if child == 0:
     sys.exit(7)
-end = time.monotonic() + 60
-while not (done := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < end:
-    time.sleep(0.05)
-if not done[0]:
-    os.kill(child, 9)
-assert os.waitstatus_to_exitcode(done[1]) == 7, done
+assert exit_code(child) == 7
 """
 
 
 @pytest.mark.usefixtures("cached")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_process_can_end_normally(runtime: Any) -> None:
-    env = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
-    command = [sys.executable, "-W", "ignore", "-c", NORMAL_END, runtime]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=env)
+    done = normal_ends.run(NORMAL_END, runtime)
     assert done.returncode == 0, done.stderr
 
 

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
 from pathlib import Path
 
+import normal_ends
 import numpy as np
 import pytest
 import torch
@@ -175,7 +176,7 @@ def test_a_forked_process_compiles_anew(runtime):
 
 
 NORMAL_END = """
-import os, sys, threading, time, torch
+import os, sys, threading, torch
 torch.set_num_threads(2)  # a runtime with a thread of its own, which no child has
 from face_landmarks import FaceAligner
 boxes = [[178, 59, 267, 175]]
@@ -196,22 +197,14 @@ for used in (False, True):
         if used:
             aligner.get_landmarks(sys.argv[2], boxes)
         sys.exit(7)
-    end = time.monotonic() + 60
-    while not (done := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < end:
-        time.sleep(0.05)
-    if not done[0]:
-        os.kill(child, 9)
-    assert os.waitstatus_to_exitcode(done[1]) == 7, (used, done)
+    assert exit_code(child) == 7, used
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_process_can_end_normally(runtime):
     """Deleted in a child, what the parent compiled would wait for the parent's threads, forever."""
-    command = [sys.executable, "-W", "ignore", "-c", NORMAL_END, runtime, str(PHOTO)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=180, env=without_telemetry_setting()
-    )
+    done = normal_ends.run(NORMAL_END, runtime, str(PHOTO))
     assert done.returncode == 0, done.stderr
 
 
@@ -228,14 +221,11 @@ def test_onnx_runtime_reports_nothing_unless_the_user_chose(chosen):
         "FaceAligner('shr-fan-68-tiny', detector=None, backend='onnxruntime')\n"
         "print(seen[0])  # as it was when the runtime was imported"
     )
-    env = without_telemetry_setting() | ({} if chosen is None else {"ORT_DISABLE_TELEMETRY": chosen})
+    env = normal_ends.without_telemetry_setting() | (
+        {} if chosen is None else {"ORT_DISABLE_TELEMETRY": chosen}
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=env)
     assert done.stdout.split() == [chosen or "1"], done.stderr
-
-
-def without_telemetry_setting() -> dict[str, str]:
-    """This process's environment, in which ONNX Runtime has been imported, as a new user has it."""
-    return {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
 
 
 def test_threads_of_a_forked_process_wait_for_one_compilation(runtime, monkeypatch):
